@@ -1,0 +1,59 @@
+package secret
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+)
+
+// A Source says where a secret value that is handed to us stands: an
+// environment variable or a file, never the value itself. The zero Source
+// names nothing.
+type Source struct {
+	Env  string // name of an environment variable
+	File string // path of a file
+}
+
+// IsZero reports whether the Source names nothing.
+func (s Source) IsZero() bool { return s == Source{} }
+
+// String names the place, for messages.
+func (s Source) String() string {
+	switch {
+	case s.Env != "":
+		return "environment variable " + s.Env
+	case s.File != "":
+		return "file " + s.File
+	}
+	return "nowhere"
+}
+
+// ErrMissing is the error of a [Source] whose place holds no value.
+var ErrMissing = errors.New("holds no value")
+
+// Read returns the value that stands at the place, without one trailing
+// newline. Getenv looks a variable up ([os.Getenv]).
+func (s Source) Read(getenv func(string) string) (Value, error) {
+	var b []byte
+	switch {
+	case s.Env != "":
+		b = []byte(getenv(s.Env))
+	case s.File != "":
+		var err error
+		if b, err = os.ReadFile(s.File); err != nil {
+			return Value{}, fmt.Errorf("reading a secret: %w", err)
+		}
+		b = TrimNewline(b)
+	}
+	if len(b) == 0 {
+		return Value{}, fmt.Errorf("reading a secret: %s %w", s, ErrMissing)
+	}
+	return New(b), nil
+}
+
+// TrimNewline returns b without one trailing newline ("\n" or "\r\n"), which
+// editors and echo leave at the end of secret files.
+func TrimNewline(b []byte) []byte {
+	return bytes.TrimSuffix(bytes.TrimSuffix(b, []byte("\n")), []byte("\r"))
+}
