@@ -1,0 +1,246 @@
+package journal
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Options say how [Open] treats a file. The zero value opens one that exists.
+type Options struct {
+	// Create makes the file, and its directories, if it is not there, and puts
+	// a first entry into an empty one: Genesis(), or one with a new key of the
+	// fingerprints if Genesis is nil.
+	Create  bool
+	Genesis func() Entry
+
+	// InActions refuses a file inside a Git work tree, or inside Workspace.
+	InActions bool
+	Workspace string
+
+	// Now is the clock of the entries that the home writes by itself; the
+	// default is [time.Now].
+	Now func() time.Time
+}
+
+// A File is a [Home] on a local file: JSON Lines, readable by its owner alone.
+// It holds nothing open between calls. Every call takes a lock on the file, so
+// that any number of processes on the machine may use it; network file systems
+// on which flock(2) is not honoured are no place for it.
+//
+// An append is one write, followed by fsync(2). If the machine or the process
+// dies in it, what it left at the end of the file is never read as entries; the
+// next append moves it to a file of its own (see [Torn]) and records that. A
+// last entry that lacks nothing but its newline counts, and gets it.
+type File struct {
+	path string
+	now  func() time.Time
+	turn chan struct{} // one goroutine at a time
+
+	// What this File knows of the chain: its last entry, and where that begins.
+	known Head
+	last  mark
+	torn  []Torn
+}
+
+var _ Home = (*File)(nil)
+
+// Open returns the journal in a file, after verifying it from the first entry
+// to the last: the error of a broken chain is a [*Fault]. A file that is not
+// there is [fs.ErrNotExist] unless the options create it.
+func Open(path string, o Options) (*File, error) {
+	j, err := open(path, o)
+	if err != nil {
+		return nil, fmt.Errorf("opening journal %q: %w", path, err)
+	}
+	return j, nil
+}
+
+func open(path string, o Options) (*File, error) {
+	if path == "" {
+		return nil, errors.New("the path is empty")
+	}
+	real, err := resolve(path)
+	if err != nil {
+		return nil, err
+	}
+	if o.InActions {
+		if err := refuseCheckout(real, o.Workspace); err != nil {
+			return nil, err
+		}
+	}
+	j := &File{path: real, now: o.Now, turn: make(chan struct{}, 1)}
+	if j.now == nil {
+		j.now = time.Now
+	}
+	if o.Create {
+		if err := j.create(); err != nil {
+			return nil, err
+		}
+	}
+	if err := j.check(); err != nil {
+		return nil, err
+	}
+	if o.Create {
+		return j, j.begin(context.Background(), o.Genesis)
+	}
+	_, err = j.Head(context.Background())
+	return j, err
+}
+
+// Path returns where the journal is, with symbolic links resolved.
+func (j *File) Path() string { return j.path }
+
+// create makes the file, and its directories, unless it is there.
+func (j *File) create() error {
+	dir := filepath.Dir(j.path)
+	if err := makeDir(dir); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(j.path, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close(), syncDir(dir))
+}
+
+// check refuses what is no journal of the owner's alone.
+func (j *File) check() error {
+	info, err := os.Stat(j.path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return &hinted{err, "nothing was recorded there yet; is the path of the journal right, and is this the machine that keeps it?"}
+	case err != nil:
+		return err
+	case !info.Mode().IsRegular():
+		return &hinted{fmt.Errorf("it is not a regular file (%v)", info.Mode().Type()),
+			"name the file itself, such as /var/lib/keyturn/journal.jsonl"}
+	case info.Mode().Perm()&0o022 != 0:
+		return &hinted{fmt.Errorf("others may write it (mode %04o)", info.Mode().Perm()),
+			fmt.Sprintf("see who changed it, then: chmod 600 %s", j.path)}
+	}
+	return nil
+}
+
+// begin puts the first entry into an empty journal.
+func (j *File) begin(ctx context.Context, genesis func() Entry) error {
+	head, err := j.Head(ctx)
+	if err != nil || head.Seq > 0 {
+		return err
+	}
+	first := Genesis(j.now(), NewKey())
+	if genesis != nil {
+		first = genesis()
+	}
+	_, err = j.Append(ctx, head, first)
+	if errors.Is(err, ErrConflict) { // another process has begun it
+		_, err = j.Head(ctx)
+	}
+	return err
+}
+
+// Read returns every entry, verified from the first to the last.
+func (j *File) Read(ctx context.Context) ([]Entry, error) { return j.Since(ctx, Head{}) }
+
+// Since returns the entries after one that is known. After the last one that
+// this File returned or appended, only what is new is read.
+func (j *File) Since(ctx context.Context, after Head) (entries []Entry, err error) {
+	err = j.locked(ctx, unix.LOCK_SH, func(f *os.File) error {
+		s, err := j.load(f, after.norm())
+		if err == nil {
+			entries = s.entries
+		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("reading journal %q: %w", j.path, err)
+	}
+	return entries, nil
+}
+
+// Head returns the head of the chain, and verifies what is new.
+func (j *File) Head(ctx context.Context) (head Head, err error) {
+	err = j.locked(ctx, unix.LOCK_SH, func(f *os.File) error {
+		s, err := j.load(f, j.known)
+		if err == nil {
+			head = s.end.head
+		}
+		return err
+	})
+	if err != nil {
+		return Head{}, fmt.Errorf("reading journal %q: %w", j.path, err)
+	}
+	return head, nil
+}
+
+// locked calls do with the file open and locked.
+func (j *File) locked(ctx context.Context, how int, do func(*os.File) error) (err error) {
+	select {
+	case j.turn <- struct{}{}:
+		defer func() { <-j.turn }()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	flag := os.O_RDONLY
+	if how == unix.LOCK_EX {
+		flag = os.O_RDWR
+	}
+	for {
+		f, err := os.OpenFile(j.path, flag, 0)
+		if err != nil {
+			return err
+		}
+		err = flock(ctx, f, how)
+		named := false
+		if err == nil {
+			named, err = stillNamed(f, j.path)
+		}
+		if err == nil && named {
+			return errors.Join(do(f), f.Close())
+		}
+		f.Close()
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// load reads what follows after, verified. The scan's end and torn say how the
+// file ends. It begins at the last known entry if that is what after names,
+// and at the first if not, or if something is wrong, to name the first fault.
+func (j *File) load(f *os.File, after Head) (*scanned, error) {
+	if after.Seq > 0 && after == j.known {
+		s := scan(io.NewSectionReader(f, j.last.offset, 1<<62), j.last)
+		if s.err == nil && len(s.entries) > 0 && s.entries[0].Head() == j.known {
+			j.remember(s)
+			s.entries, s.starts = s.entries[1:], s.starts[1:]
+			return s, nil
+		}
+	}
+	s := scan(io.NewSectionReader(f, 0, 1<<62), mark{})
+	if s.err != nil {
+		return nil, s.err
+	}
+	if err := errors.Join(Anchored(s.entries, j.known), Anchored(s.entries, after)); err != nil {
+		return nil, err
+	}
+	j.remember(s)
+	s.entries, s.starts = s.entries[after.Seq:], s.starts[after.Seq:]
+	return s, nil
+}
+
+func (j *File) remember(s *scanned) {
+	if n := len(s.entries); n > 0 {
+		j.known, j.last = s.end.head, s.starts[n-1]
+	}
+}
