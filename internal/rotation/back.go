@@ -1,0 +1,157 @@
+package rotation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+)
+
+// failed decides what follows from an error before the services were moved, or
+// from a move that made them unhealthy. It returns the error with what was done
+// about it.
+//
+//   - cancelled: nothing is undone, the next run goes on
+//   - not known ([Unknown]): nothing may be concluded, nothing is undone
+//   - refused before anything was begun: nothing is to be undone
+//   - else: everything of the rotation is taken back
+func (s *session) failed(ctx context.Context, cause error) error {
+	switch {
+	case ctx.Err() != nil:
+		return cause
+	case errors.Is(cause, ErrLeaseLost):
+		return cause // what is left is the business of who has the lease now
+	case ClassOf(cause) == Unknown || ClassOf(cause) == Stuck:
+		return cause
+	case !slices.ContainsFunc(s.procs, func(p Procedure) bool { return s.ledger.Credential(p.Credential()).Open != nil }):
+		return cause
+	case ClassOf(cause) == Refused && s.phase == Cutover && !s.begun(Move):
+		return cause
+	}
+	ctx, cancel := context.WithTimeout(ctx, undoTime)
+	defer cancel()
+	if err := s.intents(ctx, Rollback, keyReason, cause.Error()); err != nil {
+		return &Error{Class: Stuck, Hint: "what is true now: keyturn status; to go on: keyturn " + string(s.phase), Err: errors.Join(cause, err)}
+	}
+	if err := s.back(ctx); err != nil {
+		return &Error{Class: Stuck, Hint: "what is true now: keyturn status; to go on: keyturn rollback", Err: errors.Join(cause, err)}
+	}
+	s.notef("rolled back: everything of rotation %s was undone", s.id)
+	return &Error{Class: Failed, Hint: HintOf(cause), Text: "rolled back", Err: cause}
+}
+
+// begun reports whether an effect on any next version was begun and not undone.
+func (s *session) begun(e Effect) bool {
+	return slices.ContainsFunc(s.procs, func(p Procedure) bool {
+		c := s.view(p)
+		if c.Open == nil {
+			return false
+		}
+		begun, _ := c.Open.happened(e, c.Open.To)
+		return begun
+	})
+}
+
+// back takes a rotation back to the version before: the old version proven to
+// work, the services on it, and the next version ended and removed. The intent
+// of the rollback is on the record. It may be called again at any point.
+func (s *session) back(ctx context.Context) error {
+	if s.begun(Move) {
+		for _, p := range s.procs {
+			before, _ := p.Steps(Rollback)
+			if s.view(p).Open == nil {
+				continue
+			}
+			if r, err := s.walk(ctx, p, Rollback, before); err != nil || r.Outcome == Waiting {
+				return s.stay(ctx, errors.Join(err, waitError(r)))
+			}
+		}
+	}
+	if s.begun(Move) || s.begun(Beside) {
+		if err := s.shift(ctx, Rollback, "move back", Move); err != nil {
+			return err
+		}
+		if err := s.unmoved(ctx); err != nil {
+			return err
+		}
+	}
+	for _, p := range slices.Backward(s.procs) {
+		if s.view(p).Open == nil {
+			continue
+		}
+		for _, phase := range []Phase{Cutover, Prepare} {
+			err := s.undo(ctx, p, phase)
+			if ClassOf(err) == Refused && err != nil && !errors.Is(err, ErrLeaseLost) {
+				return s.stay(ctx, err) // its step says that there is no way back
+			}
+			if err != nil {
+				return err
+			}
+		}
+	}
+	return s.closeAll(ctx)
+}
+
+// stay gives a rollback up before any service was moved back, because there is
+// no working version to go back to: the rotation stands where it stood, and can
+// go forward. It returns the cause.
+func (s *session) stay(ctx context.Context, cause error) error {
+	if ctx.Err() != nil || errors.Is(cause, ErrLeaseLost) {
+		return cause
+	}
+	var records []Record
+	for _, p := range s.procs {
+		c := s.view(p)
+		if c.Open == nil || c.Open.Phase != Rollback {
+			continue
+		}
+		if begun, _ := c.Open.happened(Move, c.Open.From); begun {
+			return cause // an earlier run began to move them: there is only back
+		}
+		records = append(records, s.record(p, Rollback, stepPhase, RecordFailed, "error", cause.Error()))
+	}
+	return errors.Join(cause, s.append(ctx, records...))
+}
+
+func waitError(r Result) error {
+	if r.Outcome != Waiting {
+		return nil
+	}
+	return Errorf(Unknown, r.Hint, "waiting for %s", r.For)
+}
+
+// unmoved records that no service reads the next versions any more.
+func (s *session) unmoved(ctx context.Context) error {
+	var records []Record
+	for _, p := range s.procs {
+		c := s.view(p)
+		if c.Open == nil {
+			continue
+		}
+		for _, st := range c.Open.Steps {
+			if (st.Effect == Move || st.Effect == Beside) && st.Version == c.Open.To && st.Status != RecordUndone {
+				records = append(records, s.record(p, st.Phase, st.Name, RecordUndone, keyEffect, st.Effect, keyTarget, st.Version))
+			}
+		}
+	}
+	if len(records) == 0 {
+		return nil
+	}
+	return s.append(ctx, records...)
+}
+
+func (s *session) closeAll(ctx context.Context) error {
+	var records []Record
+	for _, p := range s.procs {
+		if s.view(p).Open != nil {
+			records = append(records, s.record(p, Rollback, stepPhase, RecordUndone))
+		}
+	}
+	if len(records) == 0 {
+		return nil
+	}
+	if err := s.append(ctx, records...); err != nil {
+		return fmt.Errorf("closing the rotation: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,128 @@
+package rotation
+
+import (
+	"context"
+	"time"
+)
+
+// A Backend is the system that accepts or refuses a credential.
+//
+// Every method may be called again after it succeeded, failed or was cut off,
+// from another process: it looks first, and what is done already is success. A
+// call that timed out is neither done nor undone. No error holds a value.
+// Errors that say "cannot tell now" (unreachable, overloaded, starting up) are
+// of class [Unknown], see [Classify].
+type Backend interface {
+	// Identify picks the identity of the version to be made, and its public
+	// fields. It reads only. Others are the live versions of the credential
+	// (pending, current, previous), whose identities are taken.
+	Identify(ctx context.Context, next Version, others []Version) (Version, error)
+
+	// Observe returns the administrator's view of the version, on every host.
+	// A version that the backend never heard of is Absent, which is no error.
+	Observe(context.Context, Version) (Standing, error)
+
+	// Arm makes the backend accept the version beside the others, until the
+	// given time if the backend has expiry. Afterwards Observe says Armed or Expiring.
+	Arm(ctx context.Context, v Version, m Material, until time.Time) error
+
+	// End makes the backend refuse the version everywhere, and ends its
+	// sessions and what was derived from it. A version that is absent or ended
+	// already is success. Afterwards Observe says Ended or Absent, with no use.
+	End(context.Context, Version, Why) error
+
+	// ProbeSpec says how to try the version: no I/O, no value.
+	ProbeSpec(Version) ProbeSpec
+}
+
+// Why says for what reason a version is ended.
+type Why string
+
+// The reasons.
+const (
+	ToRetire  Why = "retired"
+	ToDiscard Why = "discarded"
+	ToRevoke  Why = "revoked"
+)
+
+// A Drafter is a backend whose values we choose: in memory, with no effect.
+type Drafter interface {
+	Draft(Version) (Material, error)
+}
+
+// A Minter is a backend that chooses the values itself. Mint is called once for
+// a number that is on the record with its identity; what an interrupted Mint
+// left is found by that identity and ended.
+type Minter interface {
+	Mint(context.Context, Version) (Version, Material, error)
+}
+
+// An Activator has a half of the cutover of its own: a gossip key to use, a
+// single login to change. Activate makes the version the one in use;
+// activating the version before undoes it.
+type Activator interface {
+	Activate(context.Context, Version) error
+}
+
+// An Expirer can let a version end by itself, as a net. Expire sets the time;
+// the zero time lifts it.
+type Expirer interface {
+	Expire(context.Context, Version, time.Time) error
+}
+
+// A Preflighter checks, without changing anything, that the phase can succeed:
+// rights, reach, free identities, settings.
+type Preflighter interface {
+	Preflight(context.Context, Credential) error
+}
+
+// A Comparer checks that two versions may do the same, and nothing else. A
+// difference is an error that names it. It reads only.
+type Comparer interface {
+	Compare(ctx context.Context, next, current Version) error
+}
+
+// A Guard is a procedure that keeps other rotators away for the length of a phase.
+type Guard interface {
+	Guard(context.Context) (unlock func(context.Context) error, err error)
+}
+
+// A Locker keeps other rotators, which may share no journal with us, away from
+// a credential for the length of a phase. The error of a lock that another
+// holds is of class [Refused].
+type Locker interface {
+	Lock(ctx context.Context, credential string) (unlock func(context.Context) error, err error)
+}
+
+// An Adopter can take over a version that it did not make. Adopt checks that
+// the version can be rotated from and returns it with identity and public
+// fields. It reads only; version 1 keeps working as it is.
+type Adopter interface {
+	Adopt(context.Context, Version) (Version, error)
+}
+
+// Status is the administrator's view of a version.
+type Status string
+
+// The statuses.
+const (
+	Absent   Status = "absent"   // the backend knows nothing of it
+	Armed    Status = "armed"    // accepted, with no end set
+	Expiring Status = "expiring" // accepted, until a time
+	Ended    Status = "ended"    // refused
+)
+
+// A Standing is what a backend's administrator sees of a version.
+type Standing struct {
+	Status Status
+	Until  time.Time // when an Expiring version ends
+	Uses   []Use     // sessions and the like that live by it
+	Detail string    // for people
+}
+
+// A Use is something that still holds on to a version.
+type Use struct {
+	Kind   string `json:"kind"` // "spec", "previous-spec", "task", "session"
+	Name   string `json:"name"` // the service, the task, the client
+	Detail string `json:"detail,omitempty"`
+}

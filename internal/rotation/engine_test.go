@@ -1,0 +1,418 @@
+package rotation_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/keyturn/keyturn/internal/rotation"
+	"github.com/keyturn/keyturn/internal/rotation/rotationtest"
+)
+
+// in runs a test in a bubble with an adopted drafted credential.
+func in(t *testing.T, mounts rotation.Mounts, test func(t *testing.T, s *rotationtest.Scenario)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		s := adopted(drafted, mounts)
+		test(t, s)
+		if err := s.World.Faults(); err != nil {
+			t.Errorf("the world: %v", err)
+		}
+	})
+}
+
+func do(s *rotationtest.Scenario, phase rotation.Phase) (rotation.Summary, error) {
+	return s.Engine().Do(context.Background(), phase, s.Procs(), rotation.Options{})
+}
+
+// must runs phases that have to be done.
+func must(t *testing.T, s *rotationtest.Scenario, phases ...rotation.Phase) {
+	t.Helper()
+	for _, p := range phases {
+		if sum, err := do(s, p); err != nil || sum.Outcome != rotation.Done {
+			t.Fatalf("Do(%s) = %+v, %v, want done", p, sum, err)
+		}
+	}
+}
+
+func credential(t *testing.T, s *rotationtest.Scenario) rotation.Credential {
+	t.Helper()
+	l, err := s.Journal.Ledger()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l.Credential("orders")
+}
+
+func wantClass(t *testing.T, doing string, err error, want rotation.Class) {
+	t.Helper()
+	if err == nil || rotation.ClassOf(err) != want {
+		t.Fatalf("%s = %v of class %d, want class %d", doing, err, rotation.ClassOf(err), want)
+	}
+}
+
+// Every phase out of its turn is refused with a hint, and nothing is written.
+func TestPhaseOrder(t *testing.T) {
+	all := []rotation.Phase{rotation.Prepare, rotation.Validate, rotation.Cutover, rotation.Cleanup, rotation.Rollback}
+	for name, c := range map[string]struct {
+		done    []rotation.Phase
+		refused []rotation.Phase
+	}{
+		"nothing open": {nil, []rotation.Phase{rotation.Validate, rotation.Cutover, rotation.Rollback}},
+		"prepared":     {all[:1], []rotation.Phase{rotation.Cutover, rotation.Cleanup}},
+		"validated":    {all[:2], []rotation.Phase{rotation.Cleanup}},
+		"cut over":     {all[:3], []rotation.Phase{rotation.Prepare}},
+	} {
+		for _, wrong := range c.refused {
+			t.Run(name+", "+string(wrong), func(t *testing.T) {
+				in(t, rotation.Switch, func(t *testing.T, s *rotationtest.Scenario) {
+					must(t, s, c.done...)
+					records, effects := len(s.Journal.All()), len(s.World.Effects())
+					_, err := do(s, wrong)
+					wantClass(t, string(wrong), err, rotation.Refused)
+					if rotation.HintOf(err) == "" {
+						t.Errorf("%v has no hint", err)
+					}
+					if len(s.Journal.All()) != records || len(s.World.Effects()) != effects {
+						t.Errorf("something was written or done: %d records, %d effects more", len(s.Journal.All())-records, len(s.World.Effects())-effects)
+					}
+				})
+			})
+		}
+	}
+}
+
+// Done again changes nothing.
+func TestAgainIsNothing(t *testing.T) {
+	in(t, rotation.Dual, func(t *testing.T, s *rotationtest.Scenario) {
+		for _, p := range []rotation.Phase{rotation.Prepare, rotation.Validate, rotation.Cutover} {
+			must(t, s, p)
+			effects, c := len(s.World.Effects()), credential(t, s)
+			must(t, s, p)
+			if n := len(s.World.Effects()); n != effects {
+				t.Errorf("%s again has %d effects: %v", p, n-effects, s.World.Effects()[effects:])
+			}
+			if again := credential(t, s); again.OverlapUntil != c.OverlapUntil || again.Open.Phase != c.Open.Phase {
+				t.Errorf("%s again moved the overlap or the phase", p)
+			}
+		}
+	})
+}
+
+// Hard problem 47: an outage is unknown; nothing changes, and the next run goes on.
+func TestOutage(t *testing.T) {
+	for i, phase := range []rotation.Phase{rotation.Prepare, rotation.Validate, rotation.Cutover, rotation.Cleanup} {
+		t.Run(string(phase), func(t *testing.T) {
+			in(t, rotation.Switch, func(t *testing.T, s *rotationtest.Scenario) {
+				must(t, s, []rotation.Phase{rotation.Prepare, rotation.Validate, rotation.Cutover}[:i]...)
+				s.World.Advance(25 * time.Hour)
+				effects := len(s.World.Effects())
+				s.World.Down("orders", true)
+				_, err := do(s, phase)
+				if phase != rotation.Cleanup { // which marks itself as open and retried
+					wantClass(t, string(phase), err, rotation.Unknown)
+				} else if err == nil {
+					t.Fatal("cleanup went well")
+				}
+				if n := len(s.World.Effects()); n != effects {
+					t.Errorf("%s had effects: %v", phase, s.World.Effects()[effects:])
+				}
+				s.World.Down("orders", false)
+				s.World.Advance(time.Second)
+				must(t, s, phase)
+			})
+		})
+	}
+}
+
+// A refused version is taken back by validate, without a restart.
+func TestDeadAtValidate(t *testing.T) {
+	in(t, rotation.Switch, func(t *testing.T, s *rotationtest.Scenario) {
+		must(t, s, rotation.Prepare)
+		next := credential(t, s).Next()
+		s.World.Spoil(next)
+		_, err := do(s, rotation.Validate)
+		wantClass(t, "validate", err, rotation.Failed)
+		if s.World.Updates("api") != 0 {
+			t.Errorf("the service was updated %d times, want none", s.World.Updates("api"))
+		}
+		if err := s.End(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// Unhealthy at cutover: back, with somebody else's release untouched; dual has
+// exactly one more update.
+func TestUnhealthyAtCutover(t *testing.T) {
+	for mounts, updates := range map[rotation.Mounts]int{rotation.Switch: 2, rotation.Dual: 3} {
+		t.Run(string(mounts), func(t *testing.T) {
+			in(t, mounts, func(t *testing.T, s *rotationtest.Scenario) {
+				must(t, s, rotation.Prepare, rotation.Validate)
+				s.World.Release("api", "app:2")
+				s.World.Unhealthy("api", 2, true)
+				_, err := do(s, rotation.Cutover)
+				wantClass(t, "cutover", err, rotation.Failed)
+				if !errors.Is(err, rotation.ErrUnhealthy) {
+					t.Errorf("%v is not ErrUnhealthy", err)
+				}
+				if got := s.World.Updates("api"); got != updates {
+					t.Errorf("%d updates, want %d", got, updates)
+				}
+				if got := s.World.Image("api"); got != "app:2" {
+					t.Errorf("the image is %s: the release was reverted", got)
+				}
+				if err := s.End(); err != nil {
+					t.Error(err)
+				}
+			})
+		})
+	}
+}
+
+// A move whose end nobody can tell is neither undone nor forgotten.
+func TestUnknownAtMove(t *testing.T) {
+	in(t, rotation.Switch, func(t *testing.T, s *rotationtest.Scenario) {
+		must(t, s, rotation.Prepare, rotation.Validate)
+		s.World.Expect(rotationtest.Plan{Call: "move", How: rotationtest.LoseAfter})
+		_, err := do(s, rotation.Cutover)
+		wantClass(t, "cutover", err, rotation.Unknown)
+		if got := s.World.Reads("api", "orders"); !slices.Equal(got, []int{2}) {
+			t.Errorf("the service reads %v, want [2]", got)
+		}
+		must(t, s, rotation.Cutover)
+		if got := s.World.Updates("api"); got != 1 {
+			t.Errorf("%d updates, want 1", got)
+		}
+	})
+}
+
+func TestRollbackAskedFor(t *testing.T) {
+	for name, c := range map[string]struct {
+		before func(t *testing.T, s *rotationtest.Scenario)
+		class  rotation.Class
+		fine   bool
+	}{
+		"in the overlap":         {func(*testing.T, *rotationtest.Scenario) {}, 0, true},
+		"the expiry was reached": {func(_ *testing.T, s *rotationtest.Scenario) { s.World.Advance(100 * time.Hour) }, 0, true},
+		"the old one is refused": {func(t *testing.T, s *rotationtest.Scenario) { s.World.Spoil(credential(t, s).Last()) }, rotation.Unknown, false},
+		"after it was retired": {func(t *testing.T, s *rotationtest.Scenario) {
+			s.World.Advance(25 * time.Hour)
+			must(t, s, rotation.Cleanup)
+		}, rotation.Refused, false},
+		"after its end was begun": {func(t *testing.T, s *rotationtest.Scenario) {
+			s.World.Advance(25 * time.Hour)
+			s.World.Expect(rotationtest.Plan{Call: "end", How: rotationtest.LoseAfter})
+			if _, err := do(s, rotation.Cleanup); err == nil {
+				t.Fatal("cleanup went well")
+			}
+		}, rotation.Refused, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			in(t, rotation.Switch, func(t *testing.T, s *rotationtest.Scenario) {
+				must(t, s, rotation.Prepare, rotation.Validate, rotation.Cutover)
+				c.before(t, s)
+				_, err := do(s, rotation.Rollback)
+				if !c.fine {
+					wantClass(t, "rollback", err, c.class)
+					if got := s.World.Reads("api", "orders"); !slices.Equal(got, []int{2}) {
+						t.Errorf("the service reads %v, want [2]", got)
+					}
+					// The way forward stays open.
+					s.World.Advance(50 * time.Hour)
+					must(t, s, rotation.Cleanup)
+				} else if err != nil {
+					t.Fatal(err)
+				}
+				if err := s.End(); err != nil {
+					t.Error(err)
+				}
+			})
+		})
+	}
+}
+
+// Approval came a week late: the bound of the pending version has passed.
+func TestAWeekLate(t *testing.T) {
+	in(t, rotation.Switch, func(t *testing.T, s *rotationtest.Scenario) {
+		must(t, s, rotation.Prepare, rotation.Validate)
+		s.World.Advance(8 * 24 * time.Hour)
+		_, err := do(s, rotation.Cutover)
+		wantClass(t, "cutover", err, rotation.Failed)
+		if got := s.World.Updates("api"); got != 0 {
+			t.Errorf("%d updates, want none", got)
+		}
+		if err := s.End(); err != nil {
+			t.Error(err)
+		}
+		must(t, s, rotation.Prepare, rotation.Validate, rotation.Cutover)
+	})
+}
+
+// An old stack file, deployed after cutover: the expiry is put off, cleanup
+// waits, and goes on when the file is right.
+func TestOldStackFile(t *testing.T) {
+	in(t, rotation.Switch, func(t *testing.T, s *rotationtest.Scenario) {
+		must(t, s, rotation.Prepare, rotation.Validate, rotation.Cutover)
+		c := credential(t, s)
+		s.World.DeployOld("api", c.Last())
+		for range 20 { // ten days
+			s.World.Advance(12 * time.Hour)
+			sum, err := do(s, rotation.Cleanup)
+			if err != nil || sum.Outcome != rotation.Waiting {
+				t.Fatalf("Do(cleanup) = %+v, %v, want waiting", sum, err)
+			}
+		}
+		s.World.DeployOld("api", c.Next())
+		must(t, s, rotation.Cleanup)
+		if err := s.End(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestCleanupWaitsOrIsForced(t *testing.T) {
+	in(t, rotation.Switch, func(t *testing.T, s *rotationtest.Scenario) {
+		must(t, s, rotation.Prepare, rotation.Validate, rotation.Cutover)
+		sum, err := do(s, rotation.Cleanup)
+		if err != nil || sum.Outcome != rotation.Waiting || !sum.Until.Equal(credential(t, s).OverlapUntil) {
+			t.Fatalf("Do(cleanup) = %+v, %v, want waiting until the overlap is over", sum, err)
+		}
+		procs := s.Procs()
+		procs[0].(*rotation.Standard).Force = true
+		if _, err := s.Engine().Do(t.Context(), rotation.Cleanup, procs, rotation.Options{Force: "it leaked"}); err != nil {
+			t.Fatal(err)
+		}
+		forced := slices.IndexFunc(s.Journal.All(), func(r rotation.Record) bool { return strings.Contains(string(r.Evidence["reason"]), "it leaked") })
+		ended := slices.IndexFunc(s.Journal.All(), func(r rotation.Record) bool { return r.Step == "end" })
+		if forced < 0 || forced > ended {
+			t.Errorf("the reason stands at record %d, the end at %d", forced, ended)
+		}
+		if err := s.End(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// Sessions keep the old version for their grace, no longer.
+func TestSessionsHaveTheirGrace(t *testing.T) {
+	in(t, rotation.Switch, func(t *testing.T, s *rotationtest.Scenario) {
+		must(t, s, rotation.Prepare, rotation.Validate, rotation.Cutover)
+		s.World.Session("orders", "orders_a", "psql of somebody")
+		s.World.Advance(25 * time.Hour)
+		sum, err := do(s, rotation.Cleanup)
+		if err != nil || sum.Outcome != rotation.Waiting || !strings.Contains(sum.For, "psql of somebody") {
+			t.Fatalf("Do(cleanup) = %+v, %v, want waiting for the session", sum, err)
+		}
+		s.World.Advance(24 * time.Hour)
+		must(t, s, rotation.Cleanup)
+		if n := s.World.Sessions("orders", "orders_a"); n != 0 {
+			t.Errorf("%d sessions live on", n)
+		}
+	})
+}
+
+// What cannot be removed yet is queued, tried again by every run, and settled.
+func TestQueue(t *testing.T) {
+	in(t, rotation.Switch, func(t *testing.T, s *rotationtest.Scenario) {
+		must(t, s, rotation.Prepare, rotation.Validate, rotation.Cutover)
+		old := credential(t, s).Last()
+		s.World.Service("late", 1)
+		s.World.Expect(rotationtest.Plan{Call: "remove", Do: func(string) { s.World.UseLocked("late", old) }})
+		s.World.Advance(25 * time.Hour)
+		must(t, s, rotation.Cleanup)
+		if c := credential(t, s); c.Open != nil || len(c.Queue) != 1 {
+			t.Fatalf("open %v, queue %v, want closed with one thing queued", c.Open, c.Queue)
+		}
+		must(t, s, rotation.Cleanup)
+		if c := credential(t, s); len(c.Queue) != 1 || c.Queue[0].Tries != 1 {
+			t.Fatalf("queue %+v, want the same with one try", c.Queue)
+		}
+		s.World.Service("late", 1) // made anew
+		must(t, s, rotation.Cleanup)
+		if err := s.End(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestMinimumAge(t *testing.T) {
+	in(t, rotation.Switch, func(t *testing.T, s *rotationtest.Scenario) {
+		must(t, s, rotation.Prepare, rotation.Validate, rotation.Cutover)
+		s.World.Advance(25 * time.Hour)
+		must(t, s, rotation.Cleanup)
+		try := func(emergency bool) error {
+			procs := s.Procs()
+			std := procs[0].(*rotation.Standard)
+			std.Policy.MinimumAge, std.Emergency = 48*time.Hour, emergency
+			_, err := s.Engine().Do(t.Context(), rotation.Prepare, procs, rotation.Options{})
+			return err
+		}
+		wantClass(t, "prepare", try(false), rotation.Refused)
+		if credential(t, s).Open != nil {
+			t.Error("a rotation was opened")
+		}
+		if err := try(true); err != nil {
+			t.Errorf("in an emergency: %v", err)
+		}
+	})
+}
+
+// Hard problem 3: a value that is never taken is given up after three numbers.
+func TestDiscardsAreCapped(t *testing.T) {
+	in(t, rotation.Switch, func(t *testing.T, s *rotationtest.Scenario) {
+		for range 4 {
+			s.World.Expect(rotationtest.Plan{Call: "arm", How: rotationtest.LoseBefore})
+			_, err := do(s, rotation.Prepare)
+			if rotation.ClassOf(err) == rotation.Failed {
+				if c := credential(t, s); c.Open != nil || c.Burnt != 4 {
+					t.Fatalf("open %v, burnt %d, want closed after numbers 2, 3 and 4", c.Open, c.Burnt)
+				}
+				s.World.Forget()
+				if err := s.End(); err != nil {
+					t.Error(err)
+				}
+				return
+			}
+			wantClass(t, "prepare", err, rotation.Unknown)
+		}
+		t.Error("it is tried for ever")
+	})
+}
+
+func TestAdoptTwice(t *testing.T) {
+	in(t, rotation.Switch, func(t *testing.T, s *rotationtest.Scenario) {
+		n := len(s.World.Effects())
+		_, err := s.Engine().Adopt(t.Context(), "orders", rotation.Options{}, func(context.Context) (rotation.Adoption, error) {
+			t.Error("it looked")
+			return rotation.Adoption{}, nil
+		})
+		wantClass(t, "Adopt", err, rotation.Refused)
+		if len(s.World.Effects()) != n {
+			t.Error("it had effects")
+		}
+	})
+}
+
+// A journal that cannot be written stops the run; nothing is concluded from it.
+func TestJournalFails(t *testing.T) {
+	for _, after := range []bool{false, true} {
+		t.Run(fmt.Sprintf("landed %v", after), func(t *testing.T) {
+			in(t, rotation.Switch, func(t *testing.T, s *rotationtest.Scenario) {
+				must(t, s, rotation.Prepare, rotation.Validate)
+				s.World.Expect(rotationtest.Plan{Call: "move", Do: func(string) { s.Journal.Fail(errors.New("disk full"), after) }})
+				_, err := do(s, rotation.Cutover)
+				wantClass(t, "cutover", err, rotation.Unknown)
+				if got := s.World.Reads("api", "orders"); !slices.Equal(got, []int{2}) {
+					t.Errorf("the service reads %v, want [2]: it was healthy there", got)
+				}
+				must(t, s, rotation.Cutover)
+			})
+		})
+	}
+}

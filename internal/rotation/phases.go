@@ -1,0 +1,345 @@
+package rotation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// attempts is how many numbers one rotation may burn: the first, and fresh ones
+// after an interruption or a value that the backend would not take.
+const attempts = 3
+
+func (s *session) prepare(ctx context.Context) error {
+	if s.id == "" {
+		s.id = s.NewID()
+	}
+	for _, p := range s.procs {
+		if err := s.prepareOne(ctx, p); err != nil {
+			return s.failed(ctx, err)
+		}
+		if s.out.Outcome == Waiting {
+			return nil
+		}
+	}
+	if err := s.shift(ctx, Prepare, stepMount, Beside); err != nil {
+		return s.failed(ctx, err)
+	}
+	return s.complete(ctx, Prepare)
+}
+
+// prepareOne brings one credential's next version to be accepted and stored,
+// under a number that an interrupted run began if everything of it is in place.
+func (s *session) prepareOne(ctx context.Context, p Procedure) error {
+	c := s.view(p)
+	if c.Open != nil && s.done(c) {
+		return nil
+	}
+	if c.Open != nil && c.Next().State == Pending {
+		verdict, err := p.Settle(ctx, c)
+		if err != nil {
+			return fmt.Errorf("looking at what is left of version %d of %q: %w", c.Next().Number, c.Name, err)
+		}
+		switch verdict {
+		case Undecided:
+			return Errorf(Unknown, "run it again: keyturn prepare "+c.Name,
+				"cannot tell now what is left of version %d of %q", c.Next().Number, c.Name)
+		case Discard:
+			if err := s.discard(ctx, p); err != nil {
+				return err
+			}
+		}
+	}
+	if c = s.view(p); c.Open != nil && c.Open.Discards >= attempts {
+		return Errorf(Failed, "look at the journal: keyturn status "+c.Name, "%q: %d versions were tried in vain", c.Name, c.Open.Discards)
+	}
+	before, _ := p.Steps(Prepare)
+	pure, effects := split(before)
+	if c.Open == nil || c.Next().State != Pending {
+		s.drafts[c.Name] = Version{Credential: c.Name, Number: c.Burnt + 1, State: Pending}
+		defer delete(s.drafts, c.Name)
+	}
+	if r, err := s.walk(ctx, p, Prepare, pure); err != nil {
+		return err
+	} else if r.Outcome == Waiting {
+		s.wait(r)
+		return nil
+	}
+	if err := s.intend(ctx, p); err != nil {
+		return err
+	}
+	r, err := s.walk(ctx, p, Prepare, effects)
+	if err == nil && r.Outcome == Waiting {
+		s.wait(r)
+	}
+	return err
+}
+
+// split parts the steps without effect, which come first, from the others.
+func split(steps []Step) (pure, effects []Step) {
+	i := slices.IndexFunc(steps, func(st Step) bool { return st.Effect != None })
+	if i < 0 {
+		return steps, nil
+	}
+	return steps[:i], steps[i:]
+}
+
+// intend records the intent of prepare: number, identity, fingerprints, and how
+// the services are now. From here on the number is burnt.
+func (s *session) intend(ctx context.Context, p Procedure) error {
+	c := s.view(p)
+	before, err := s.snapshot(ctx, p, Cutover)
+	if err != nil {
+		return err
+	}
+	var batch []string
+	for _, q := range s.procs {
+		batch = append(batch, q.Credential())
+	}
+	rec := s.record(p, Prepare, stepPhase, RecordIntent, keyVersion, c.Next(), keyFrom, c.Open.From, keyBatch, batch, keyBefore, before)
+	if err := s.append(ctx, rec); err != nil {
+		return err
+	}
+	delete(s.drafts, c.Name)
+	return nil
+}
+
+// discard ends and removes what exists of the pending number, and burns it. The
+// rotation stays open for the next number.
+func (s *session) discard(ctx context.Context, p Procedure) error {
+	if err := s.undo(ctx, p, Prepare); err != nil {
+		return err
+	}
+	return s.append(ctx, s.record(p, Prepare, stepDiscard, RecordDone))
+}
+
+// intents records the intent of a later phase for every credential.
+func (s *session) intents(ctx context.Context, phase Phase, pairs ...any) error {
+	var records []Record
+	for _, p := range s.procs {
+		if c := s.view(p); c.Open == nil || s.done(c) && phase != Rollback {
+			continue
+		}
+		records = append(records, s.record(p, phase, stepPhase, RecordIntent, pairs...))
+	}
+	if len(records) == 0 {
+		return nil
+	}
+	return s.append(ctx, records...)
+}
+
+// complete records that a phase is done for every credential it was not done for.
+func (s *session) complete(ctx context.Context, phase Phase, pairs ...any) error {
+	var records []Record
+	for _, p := range s.procs {
+		if c := s.view(p); c.Open == nil || s.done(c) {
+			continue
+		}
+		records = append(records, s.record(p, phase, stepPhase, RecordDone, pairs...))
+	}
+	if len(records) == 0 {
+		s.notef("nothing to do: %s is done already", phase)
+		return nil
+	}
+	return s.append(ctx, records...)
+}
+
+func (s *session) validate(ctx context.Context) error {
+	if err := s.intents(ctx, Validate); err != nil {
+		return err
+	}
+	for _, p := range s.procs {
+		if s.done(s.view(p)) {
+			continue
+		}
+		before, after := p.Steps(Validate)
+		r, err := s.walk(ctx, p, Validate, append(before, after...))
+		if err != nil {
+			return s.failed(ctx, err)
+		}
+		if r.Outcome == Waiting {
+			s.wait(r)
+			return nil
+		}
+	}
+	return s.complete(ctx, Validate)
+}
+
+func (s *session) cutover(ctx context.Context) error {
+	if err := s.intents(ctx, Cutover); err != nil {
+		return err
+	}
+	waits, err := s.each(ctx, Cutover, true)
+	if err != nil {
+		return s.failed(ctx, err)
+	}
+	if waits {
+		return nil
+	}
+	if err := s.shift(ctx, Cutover, stepMove, Move); err != nil {
+		return s.failed(ctx, err)
+	}
+	// The services are on the new version: from here on the way is forward.
+	if waits, err = s.each(ctx, Cutover, false); err != nil || waits {
+		return s.forward(err)
+	}
+	var records []Record
+	for _, p := range s.procs {
+		if s.done(s.view(p)) {
+			continue
+		}
+		until := s.now().Add(s.overlap(p))
+		records = append(records, s.record(p, Cutover, stepPhase, RecordDone, keyOverlap, until.UTC().Format(time.RFC3339)))
+	}
+	if len(records) == 0 {
+		s.notef("nothing to do: %s is done already", Cutover)
+	}
+	return s.append(ctx, records...)
+}
+
+// forward marks an error after the move: nothing is undone, the phase is run again.
+func (s *session) forward(err error) error {
+	if err == nil || ctxError(err) || errors.Is(err, ErrLeaseLost) {
+		return err
+	}
+	return Classify(Stuck, "the services work on the new version; run it again: keyturn cutover", err)
+}
+
+// An Overlapper says how long its previous version stays valid after cutover.
+type Overlapper interface{ Overlap() time.Duration }
+
+func (s *session) overlap(p Procedure) time.Duration {
+	if o, ok := p.(Overlapper); ok {
+		return o.Overlap()
+	}
+	return 0
+}
+
+// each walks the steps before or after the move for every credential that needs them.
+func (s *session) each(ctx context.Context, phase Phase, before bool) (waits bool, err error) {
+	for _, p := range s.procs {
+		if s.done(s.view(p)) {
+			continue
+		}
+		steps, after := p.Steps(phase)
+		if !before {
+			steps = after
+		}
+		r, err := s.walk(ctx, p, phase, steps)
+		if err != nil {
+			return false, err
+		}
+		if r.Outcome == Waiting {
+			s.wait(r)
+			waits = true
+		}
+	}
+	return waits, nil
+}
+
+func (s *session) cleanup(ctx context.Context) error {
+	if err := s.force(ctx); err != nil {
+		return err
+	}
+	for _, p := range s.procs {
+		if err := s.cleanupOne(ctx, p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// force records the reason for not waiting until the overlap is over.
+func (s *session) force(ctx context.Context) error {
+	if s.opt.Force == "" {
+		return nil
+	}
+	for _, p := range s.procs {
+		if s.view(p).Open == nil {
+			continue
+		}
+		if err := s.append(ctx, s.record(p, Cleanup, stepForce, RecordNote, keyReason, s.opt.Force)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *session) cleanupOne(ctx context.Context, p Procedure) error {
+	c := s.view(p)
+	if c.Open == nil {
+		return nil
+	}
+	if c.Open.Phase == Cutover {
+		r, err := p.Tend(WithRotation(ctx, s.id), c)
+		if err != nil {
+			return fmt.Errorf("cleaning up %q: %w", c.Name, err)
+		}
+		if len(r.Evidence) > 0 {
+			if err := s.append(ctx, s.noteOf(p, r)); err != nil {
+				return err
+			}
+			if until, ok := r.Evidence["extended"]; ok {
+				s.notef("version %d is still used: its expiry was put off to %v", c.Open.From, until)
+			}
+		}
+		if r.Outcome == Waiting {
+			s.wait(r)
+			return nil
+		}
+		if err := s.append(ctx, s.record(p, Cleanup, stepPhase, RecordIntent)); err != nil {
+			return err
+		}
+	}
+	before, after := p.Steps(Cleanup)
+	r, err := s.walkParking(ctx, p, append(before, after...))
+	if err != nil {
+		return s.stillOpen(err, c.Name)
+	}
+	if r.Outcome == Waiting {
+		s.wait(r)
+		return nil
+	}
+	return s.append(ctx, s.record(p, Cleanup, stepPhase, RecordDone))
+}
+
+func (s *session) stillOpen(err error, name string) error {
+	if ctxError(err) || ClassOf(err) == Refused {
+		return err
+	}
+	return Classify(Stuck, "nothing is lost; run it again: keyturn cleanup "+name, err)
+}
+
+func (s *session) noteOf(p Procedure, r Result) Record {
+	rec := s.record(p, Cleanup, "tend", RecordNote)
+	describe(&rec, r, nil)
+	return rec
+}
+
+// walkParking walks the steps of cleanup; a removal that is not possible yet
+// goes to the retirement queue and holds nothing up.
+func (s *session) walkParking(ctx context.Context, p Procedure, steps []Step) (Result, error) {
+	for _, st := range steps {
+		r, err := s.walk(ctx, p, Cleanup, []Step{st})
+		if st.Effect == Remove && parks(err) {
+			err = s.park(ctx, p, Parked{Version: s.on(p, st), Phase: Cleanup, Step: st.Name, Why: err.Error()})
+		}
+		if err != nil || r.Outcome == Waiting {
+			return r, err
+		}
+	}
+	return Result{}, nil
+}
+
+func (s *session) rollback(ctx context.Context) error {
+	if err := s.intents(ctx, Rollback, keyReason, s.opt.Reason); err != nil {
+		return err
+	}
+	return s.back(ctx)
+}
+
+func ctxError(err error) bool {
+	return errors.Is(err, context.Canceled)
+}

@@ -1,0 +1,231 @@
+package rotation
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// liftNext makes the pending version valid without end, and reads that back.
+func (s *Standard) liftNext(ctx context.Context, c Credential) (Result, error) {
+	return s.lift(ctx, c.Next())
+}
+
+func (s *Standard) liftLast(ctx context.Context, c Credential) (Result, error) {
+	return s.lift(ctx, c.Last())
+}
+
+func (s *Standard) lift(ctx context.Context, v Version) (Result, error) {
+	standing, err := s.Backend.Observe(ctx, v)
+	if err != nil {
+		return Result{}, err
+	}
+	if standing.Status == Ended || standing.Status == Absent {
+		return Result{}, Errorf(Failed, "start again: keyturn prepare "+v.Credential, "version %d is %s in the backend", v.Number, standing.Status)
+	}
+	e, ok := s.Backend.(Expirer)
+	if !ok || standing.Status == Armed {
+		return Result{Observed: true}, nil
+	}
+	if !standing.Until.IsZero() && !standing.Until.After(s.now()) {
+		if v.State == Pending {
+			return Result{}, Errorf(Failed, "start again: keyturn prepare "+v.Credential,
+				"the time of version %d ran out %s", v.Number, standing.Until.UTC().Format(time.RFC3339))
+		}
+	}
+	if err := e.Expire(ctx, v, time.Time{}); err != nil {
+		return Result{}, err
+	}
+	standing, err = s.Backend.Observe(ctx, v)
+	if err != nil {
+		return Result{}, err
+	}
+	if standing.Status != Armed {
+		return Result{}, fmt.Errorf("the expiry of version %d was lifted, and reads back as %s", v.Number, standing.Status)
+	}
+	return Result{}, nil
+}
+
+// rebound gives the pending version its bound again when a cutover is given up.
+func (s *Standard) rebound(ctx context.Context, c Credential, _ json.RawMessage) error {
+	e, ok := s.Backend.(Expirer)
+	if !ok {
+		return nil
+	}
+	standing, err := s.Backend.Observe(ctx, c.Next())
+	if err != nil || standing.Status != Armed {
+		return err
+	}
+	return e.Expire(ctx, c.Next(), s.now().Add(s.Policy.Bound))
+}
+
+func (s *Standard) activate(ctx context.Context, c Credential) (Result, error) {
+	return Result{}, s.Backend.(Activator).Activate(ctx, c.Next())
+}
+
+func (s *Standard) deactivate(ctx context.Context, c Credential, _ json.RawMessage) error {
+	if c.Last().Number == 0 {
+		return nil
+	}
+	return s.Backend.(Activator).Activate(ctx, c.Last())
+}
+
+// overwrite is the cutover of a target that holds one value: drafted, armed and
+// put in one step, so that the value never rests anywhere else. There is no way
+// back but forward: an interrupted one is done again with a fresh value.
+func (s *Standard) overwrite(ctx context.Context, c Credential) (Result, error) {
+	next := c.Next()
+	if r, ok := c.Open.Step(Cutover, "overwrite", next.Number); ok && r.Done {
+		return Result{Observed: true}, nil
+	}
+	drafter, ok := s.Backend.(Drafter)
+	if !ok {
+		return Result{}, fmt.Errorf("the backend drafts no values")
+	}
+	m, err := drafter.Draft(next)
+	if err != nil {
+		return Result{}, err
+	}
+	defer m.Wipe()
+	begun := s.now()
+	if next, err = s.keep(next, m); err != nil {
+		return Result{}, err
+	}
+	delete(s.material, next.Number)
+	if next, err = s.Target.Put(ctx, next, m); err != nil {
+		return Result{}, Classify(Stuck, "run it again at once: keyturn cutover "+c.Name, err)
+	}
+	if err := s.Backend.Arm(ctx, next, m, time.Time{}); err != nil {
+		return Result{}, Classify(Stuck, "run it again at once: keyturn cutover "+c.Name, err)
+	}
+	return Result{Version: &next, Evidence: map[string]any{"gap_ms": s.now().Sub(begun).Milliseconds()}}, nil
+}
+
+// expireLast sets the fail-safe: if nobody ever cleans up, the previous version
+// ends by itself when overlap and grace are over.
+func (s *Standard) expireLast(ctx context.Context, c Credential) (Result, error) {
+	last := c.Last()
+	if last.Number == 0 {
+		return Result{Observed: true}, nil
+	}
+	until := s.now().Add(s.Policy.Overlap + s.Policy.Grace).UTC()
+	if err := s.Backend.(Expirer).Expire(ctx, last, until); err != nil {
+		return Result{}, err
+	}
+	return Result{Evidence: map[string]any{"until": until.Format(time.RFC3339)}}, nil
+}
+
+// Tend implements [Procedure]. While services still use the previous version its
+// expiry is lengthened, and cleanup waits; sessions alone get their grace.
+func (s *Standard) Tend(ctx context.Context, c Credential) (Result, error) {
+	last := c.Last()
+	now := s.now()
+	if last.Number == 0 {
+		return Result{}, nil
+	}
+	uses, err := s.uses(ctx, last)
+	if err != nil {
+		return Result{}, err
+	}
+	evidence := map[string]any{}
+	if len(uses.services) > 0 && !s.Policy.Strict {
+		if err := s.extend(ctx, last, evidence); err != nil {
+			return Result{}, err
+		}
+	}
+	switch {
+	case !s.Force && now.Before(c.OverlapUntil):
+		return Result{Outcome: Waiting, For: "the overlap", Until: c.OverlapUntil, Evidence: evidence,
+			Hint: "services may still be rolled back; to go on now: keyturn cleanup --force REASON " + c.Name}, nil
+	case len(uses.services) > 0:
+		return Result{Outcome: Waiting, For: "services that still use version " + fmt.Sprint(last.Number) + ": " + strings.Join(uses.services, ", "),
+			Hint: "deploy the stack file that names the new secret", Evidence: evidence}, nil
+	case len(uses.sessions) > 0 && !s.Force && now.Before(c.OverlapUntil.Add(s.Policy.Grace)):
+		return Result{Outcome: Waiting, For: "sessions of version " + fmt.Sprint(last.Number) + ": " + strings.Join(uses.sessions, ", "),
+			Until: c.OverlapUntil.Add(s.Policy.Grace), Hint: "they are ended when their grace is over", Evidence: evidence}, nil
+	}
+	return Result{Evidence: evidence}, nil
+}
+
+type useList struct{ services, sessions []string }
+
+// uses returns who still holds on to a version. A previous spec is no use that
+// anybody must act on: removal moves it on.
+func (s *Standard) uses(ctx context.Context, v Version) (useList, error) {
+	var out useList
+	h, err := s.Target.Observe(ctx, v)
+	if err != nil {
+		return out, err
+	}
+	for _, u := range h.Uses {
+		if u.Kind != "previous-spec" {
+			out.services = append(out.services, strings.TrimSpace(u.Kind+" "+u.Name+" "+u.Detail))
+		}
+	}
+	standing, err := s.Backend.Observe(ctx, v)
+	if err != nil {
+		return out, err
+	}
+	for _, u := range standing.Uses {
+		out.sessions = append(out.sessions, strings.TrimSpace(u.Name+" "+u.Detail))
+	}
+	return out, nil
+}
+
+// extend lengthens the fail-safe of a version that is still used, never shortens it.
+func (s *Standard) extend(ctx context.Context, v Version, evidence map[string]any) error {
+	e, ok := s.Backend.(Expirer)
+	if !ok {
+		return nil
+	}
+	standing, err := s.Backend.Observe(ctx, v)
+	if err != nil {
+		return err
+	}
+	until := s.now().Add(s.Policy.Overlap + s.Policy.Grace).UTC()
+	if standing.Status != Expiring || !standing.Until.Before(until.Add(-(s.Policy.Overlap+s.Policy.Grace)/4)) {
+		return nil
+	}
+	if err := e.Expire(ctx, v, until); err != nil {
+		return err
+	}
+	evidence["extended"] = until.Format(time.RFC3339)
+	return nil
+}
+
+// endLast ends the previous version, if nothing that we can see would miss it.
+func (s *Standard) endLast(ctx context.Context, c Credential) (Result, error) {
+	last := c.Last()
+	if last.Number == 0 {
+		return Result{Observed: true}, nil
+	}
+	uses, err := s.uses(ctx, last)
+	if err != nil {
+		return Result{}, err
+	}
+	if len(uses.services) > 0 {
+		return Result{Outcome: Waiting, For: "services that use version " + fmt.Sprint(last.Number) + " again: " + strings.Join(uses.services, ", "),
+			Hint: "deploy the stack file that names the new secret"}, nil
+	}
+	// The one that services use must work before the other is taken away.
+	if !s.Target.Traits().Unprobeable {
+		if r := s.probeUntil(ctx, c.Next()); r.Answer != Alive {
+			return Result{}, Errorf(Unknown, "run it again when it does: keyturn cleanup "+c.Name,
+				"the current version %d does not answer (%s): the one before it is kept", c.Next().Number, r.Reason)
+		}
+	}
+	if err := s.Backend.End(ctx, last, ToRetire); err != nil {
+		return Result{}, err
+	}
+	return Result{Evidence: map[string]any{"sessions_ended": len(uses.sessions), "clients": uses.sessions}}, nil
+}
+
+func (s *Standard) removeLast(ctx context.Context, c Credential) (Result, error) {
+	last := c.Last()
+	if last.Number == 0 || s.Target.Traits().OneVersion {
+		return Result{Observed: true}, nil
+	}
+	return Result{}, s.Target.Remove(ctx, last)
+}
