@@ -1,0 +1,331 @@
+package testserver
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/docker/docker/api/types/network"
+	"github.com/docker/docker/api/types/swarm"
+	"github.com/docker/docker/client"
+)
+
+// HostNetwork is the network of services whose tasks run in the machine's own
+// network: the target of a swarm.NetworkAttachmentConfig.
+const HostNetwork = "host"
+
+// EngineOptions say how an engine is started. The zero value is a usable Swarm
+// manager.
+type EngineOptions struct {
+	// NoSwarm leaves the engine outside of any Swarm.
+	NoSwarm bool
+	// Args are further arguments of dockerd.
+	Args []string
+	// StartTimeout bounds the start; zero means 60 seconds.
+	StartTimeout time.Duration
+}
+
+// An Engine is a Docker engine of our own: own data, own containerd, own
+// loopback address, and namespaces of its own for processes and mounts. It may
+// stand beside any other engine on the machine. Process ids in its answers are
+// those inside of its namespace; the machine's /proc shows the same processes
+// under others.
+type Engine struct {
+	opts    EngineOptions
+	dir     string
+	addr    string // a loopback address that no other engine uses
+	bridge  string
+	gateway string
+	client  *client.Client
+	process *process
+	guard   *guard
+	stop    sync.Once
+	stopErr error
+}
+
+// StartEngine starts a Docker engine and makes it a Swarm of one manager. It
+// needs root, and dockerd and unshare on the PATH; if they are missing the error
+// wraps [ErrMissing]. The caller calls [Engine.Stop].
+func StartEngine(ctx context.Context, opts EngineOptions) (*Engine, error) {
+	if err := engineAvailable(); err != nil {
+		return nil, err
+	}
+	if err := Reap(); err != nil {
+		return nil, err
+	}
+	if opts.StartTimeout == 0 {
+		opts.StartTimeout = time.Minute
+	}
+	ctx, cancel := context.WithTimeout(ctx, opts.StartTimeout)
+	defer cancel()
+	e := &Engine{opts: opts}
+	if err := e.start(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("starting a Docker engine: %w", err), e.Stop())
+	}
+	return e, nil
+}
+
+// NewEngine starts an engine that is stopped at the end of the test. See
+// [SharedEngine] for one that several tests use.
+func NewEngine(t testing.TB, opts EngineOptions) *Engine {
+	t.Helper()
+	e, err := StartEngine(context.Background(), opts)
+	Require(t, err)
+	t.Cleanup(func() {
+		if err := e.Stop(); err != nil {
+			t.Errorf("stopping the engine: %v", err)
+		}
+	})
+	return e
+}
+
+// engineAvailable says what is missing to start an engine.
+func engineAvailable() error {
+	if os.Geteuid() != 0 {
+		return fmt.Errorf("starting a Docker engine needs root: %w", ErrMissing)
+	}
+	for _, program := range []string{"dockerd", "unshare", "containerd"} {
+		if _, err := lookPath(program); err != nil {
+			return fmt.Errorf("starting a Docker engine: no %s on the PATH, run .ci/install: %w", program, ErrMissing)
+		}
+	}
+	return nil
+}
+
+// lookPath is exec.LookPath that also looks where Debian keeps daemons.
+func lookPath(program string) (string, error) {
+	if path, err := exec.LookPath(program); err == nil {
+		return path, nil
+	}
+	return exec.LookPath(filepath.Join("/usr/sbin", program))
+}
+
+// start brings up the daemon, its bridge and the Swarm, in this order.
+func (e *Engine) start(ctx context.Context) error {
+	if err := e.choose(); err != nil {
+		return err
+	}
+	var err error
+	if e.guard, err = startGuard("engine", e.dir, e.bridge, e.cgroup()); err != nil {
+		return err
+	}
+	if err := e.startDaemon(); err != nil {
+		return err
+	}
+	e.client, err = client.NewClientWithOpts(client.WithHost(e.Host()), client.WithAPIVersionNegotiation())
+	if err != nil {
+		return err
+	}
+	if err := e.waitReady(ctx); err != nil {
+		return fmt.Errorf("%w; the end of its log: %s", err, e.logTail())
+	}
+	if e.opts.NoSwarm {
+		return nil
+	}
+	return e.initSwarm(ctx)
+}
+
+// choose picks the folder and the addresses, all different from any other engine's.
+func (e *Engine) choose() error {
+	var err error
+	if e.dir, err = tempDir("engine"); err != nil {
+		return err
+	}
+	id := fmt.Sprintf("%08x", rand.Uint32())
+	e.bridge = "ktgw" + id // 15 bytes at most
+	for range 100 {
+		// 198.18.0.0/15 is set aside for benchmarks (RFC 2544): nobody routes it.
+		e.gateway = fmt.Sprintf("198.18.%d.1", rand.IntN(256))
+		e.addr = fmt.Sprintf("127.%d.%d.%d", 64+rand.IntN(64), rand.IntN(256), 1+rand.IntN(254))
+		if free("tcp", 2377, []string{e.addr}) && free("tcp", 7946, []string{e.addr}) && !hasAddress(e.gateway) {
+			return nil
+		}
+	}
+	return errors.New("finding a free loopback address: none of 100 tried")
+}
+
+// cgroup is the name of the control group that holds the engine's containers.
+func (e *Engine) cgroup() string { return "keyturn-" + e.bridge }
+
+// inner is what runs as process 1 of the engine's namespaces. It hides the
+// machine's own Docker folders from dockerd, mounts control groups where the
+// machine has none, and collects the shims that dockerd leaves to process 1.
+const inner = `
+dir=$1; shift
+for d in /run/docker /run/containerd /etc/docker /opt/containerd; do
+	[ -d "$d" ] || { mkdir "$d" && echo "$d" >>"$dir/made"; }
+	mount -t tmpfs tmpfs "$d"
+done
+if [ -z "$(ls -A /sys/fs/cgroup)" ]; then mount -t cgroup2 cgroup2 /sys/fs/cgroup; fi
+"$@" &
+wait $!
+`
+
+// cleanEngine ends everything in the namespaces with their first process and
+// removes what outlives them. Its arguments: folder, bridge, control group.
+const cleanEngine = `
+dir=$1 bridge=$2 cgroup=$3
+pid=$(cat "$dir/pid" 2>/dev/null)
+if [ -n "$pid" ] && tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null | grep -qF "$dir"; then kill -KILL "$pid"; fi
+if [ -f "$dir/made" ]; then while read -r d; do rmdir "$d" 2>/dev/null; done <"$dir/made"; fi
+n=0
+while [ $n -lt 200 ]; do
+	left=
+	if [ -e "/sys/class/net/$bridge" ]; then ip link delete "$bridge" 2>/dev/null || left="$left $bridge"; fi
+	for c in $(find /sys/fs/cgroup -maxdepth 2 -type d -name "$cgroup" 2>/dev/null); do
+		find "$c" -depth -type d -exec rmdir {} \; 2>/dev/null
+		[ ! -d "$c" ] || left="$left $c"
+	done
+	rm -rf "$dir" 2>/dev/null
+	[ ! -e "$dir" ] || left="$left $dir"
+	[ -n "$left" ] || break
+	n=$((n+1)); sleep 0.1
+done
+if [ -n "$left" ]; then echo "left behind:$left" >&2; exit 1; fi
+`
+
+// startDaemon starts dockerd in its namespaces.
+func (e *Engine) startDaemon() error {
+	dockerd, err := lookPath("dockerd")
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(e.path("daemon.json"), []byte("{}\n"), 0o600); err != nil {
+		return err
+	}
+	args := append([]string{
+		"--mount", "--pid", "--fork", "--kill-child=SIGKILL", "--mount-proc", "--propagation", "private",
+		"/bin/sh", "-c", inner, "keyturn-engine", e.dir, dockerd,
+		"--config-file", e.path("daemon.json"),
+		"--data-root", e.path("data"), "--exec-root", e.path("exec"),
+		"--pidfile", e.path("dockerd.pid"), "--host", e.Host(),
+		"--bridge", "none", "--iptables=false", "--ip-forward=false", "--ip-masq=false", "--userland-proxy=false",
+		"--cgroup-parent", "/" + e.cgroup(), "--exec-opt", "native.cgroupdriver=cgroupfs",
+		"--shutdown-timeout", "5",
+	}, e.opts.Args...)
+	cmd := exec.Command("unshare", args...)
+	cmd.Env = append(os.Environ(), "PATH="+os.Getenv("PATH")+":/usr/sbin:/sbin:/usr/bin:/bin")
+	cmd.Dir = "/"
+	if e.process, err = startProcess(cmd, e.path("dockerd.log")); err != nil {
+		return err
+	}
+	return os.WriteFile(e.path("pid"), []byte(strconv.Itoa(e.process.pid())), 0o600)
+}
+
+// waitReady waits until the engine answers.
+func (e *Engine) waitReady(ctx context.Context) error {
+	for {
+		if _, err := e.client.Ping(ctx); err == nil {
+			return nil
+		}
+		select {
+		case <-e.process.done:
+			return errors.New("dockerd ended")
+		case <-ctx.Done():
+			return fmt.Errorf("waiting for dockerd: %w", ctx.Err())
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// initSwarm makes the engine a manager. The bridge of Swarm's overlay networks
+// is made first, with a device name and a subnet of its own: by itself Swarm
+// would share one device, docker_gwbridge, between all engines of a machine.
+func (e *Engine) initSwarm(ctx context.Context) error {
+	_, err := e.client.NetworkCreate(ctx, "docker_gwbridge", network.CreateOptions{
+		Driver: "bridge",
+		IPAM:   &network.IPAM{Config: []network.IPAMConfig{{Subnet: e.gateway[:len(e.gateway)-1] + "0/24", Gateway: e.gateway}}},
+		Options: map[string]string{
+			"com.docker.network.bridge.name":                 e.bridge,
+			"com.docker.network.bridge.enable_icc":           "false",
+			"com.docker.network.bridge.enable_ip_masquerade": "false",
+		},
+	})
+	if err != nil {
+		return fmt.Errorf("making the bridge: %w", err)
+	}
+	port, err := freePort("udp", "0.0.0.0")
+	if err != nil {
+		return err
+	}
+	_, err = e.client.SwarmInit(ctx, swarm.InitRequest{
+		ListenAddr:      e.addr + ":2377",
+		AdvertiseAddr:   e.addr,
+		DataPathPort:    uint32(port),
+		DefaultAddrPool: []string{"198.19.0.0/16"},
+		SubnetSize:      24,
+	})
+	if err != nil {
+		return fmt.Errorf("initialising the Swarm: %w", err)
+	}
+	return nil
+}
+
+// Client returns a client of the engine. It is closed by Stop.
+func (e *Engine) Client() *client.Client { return e.client }
+
+// Host is the engine's address for DOCKER_HOST, docker -H and configurations:
+// unix:// and the path of its socket.
+func (e *Engine) Host() string { return "unix://" + e.path("docker.sock") }
+
+// Dir is the engine's folder, which Stop removes. Tests may put files there
+// that tasks mount.
+func (e *Engine) Dir() string { return e.dir }
+
+// GatewayIP is the machine's address as tasks on overlay networks reach it.
+func (e *Engine) GatewayIP() string { return e.gateway }
+
+// Pid is the id of the process with which the whole engine ends.
+func (e *Engine) Pid() int { return e.process.pid() }
+
+// LogText returns what dockerd has logged.
+func (e *Engine) LogText() (string, error) {
+	data, err := os.ReadFile(e.path("dockerd.log"))
+	if err != nil {
+		return "", fmt.Errorf("reading the engine's log: %w", err)
+	}
+	return string(data), nil
+}
+
+// Stop ends the engine with all its containers at once, and removes
+// everything it has made. It may be called again.
+func (e *Engine) Stop() error {
+	e.stop.Do(func() {
+		if e.client != nil {
+			e.stopErr = e.client.Close()
+		}
+		if e.guard != nil {
+			e.stopErr = errors.Join(e.stopErr, e.guard.close())
+		} else if e.dir != "" {
+			e.stopErr = errors.Join(e.stopErr, os.RemoveAll(e.dir))
+		}
+		if e.process != nil {
+			<-e.process.done
+		}
+		if e.stopErr != nil {
+			e.stopErr = fmt.Errorf("stopping the Docker engine: %w", e.stopErr)
+		}
+	})
+	return e.stopErr
+}
+
+func (e *Engine) path(name string) string { return filepath.Join(e.dir, name) }
+
+// logTail is the end of the log, for errors.
+func (e *Engine) logTail() string {
+	data, err := os.ReadFile(e.path("dockerd.log"))
+	if err != nil {
+		return err.Error()
+	}
+	lines := bytes.Split(bytes.TrimSpace(data), []byte("\n"))
+	return string(bytes.Join(lines[max(0, len(lines)-5):], []byte("\n")))
+}

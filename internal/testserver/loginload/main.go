@@ -1,0 +1,68 @@
+// Loginload is the application that tests and the demo rotate a credential
+// under. It logs in to PostgreSQL again and again, each time with a new
+// connection and with the credential read afresh from where it is mounted,
+// exactly one user and one password, without any fallback. Every outcome is a
+// JSON line on its output and, if LOAD_DIR is set, in a file of its own there.
+// On SIGTERM it finishes the login in hand, writes its totals and ends with
+// status 0.
+//
+// "loginload health" is the image's HEALTHCHECK: it succeeds while logins work.
+// "loginload once" tries a single login and ends with 0 or 1.
+//
+// The environment:
+//
+//	DATABASE_URL_FILE        a file that holds a whole URL, with user and password; or
+//	POSTGRES_USER            the user (or POSTGRES_USER_FILE), and
+//	POSTGRES_PASSWORD_FILE   the file that holds the password, and
+//	POSTGRES_HOST, POSTGRES_PORT, POSTGRES_DB
+//	POSTGRES_CA_FILE         the certificate authority; verify-full always
+//	LOAD_DIR                 a shared folder for the outcomes
+//	LOAD_TASK                the task's name (in Swarm: {{.Task.Name}})
+//	LOAD_EVERY               the pause between the starts of two logins, default 20ms
+//	LOAD_TIMEOUT             the limit of one login, default 5s
+//	LOAD_HEALTH_FILE         default /tmp/loginload.health
+//	LOAD_UNHEALTHY_USER      a user as whom the application calls itself unhealthy,
+//	                         though its logins work: a release that is broken
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+func main() {
+	if err := run(os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, "loginload:", err)
+		os.Exit(1)
+	}
+}
+
+// run dispatches on the only argument.
+func run(args []string) error {
+	c, err := readConfig(os.Getenv)
+	if err != nil {
+		return err
+	}
+	command := "run"
+	if len(args) > 0 {
+		command = args[0]
+	}
+	switch command {
+	case "run":
+		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+		defer stop()
+		return newLoad(c).run(ctx)
+	case "once":
+		o := c.login(context.Background())
+		if !o.OK {
+			return fmt.Errorf("logging in: %s: %s", o.Code, o.Error)
+		}
+		return nil
+	case "health":
+		return checkHealth(c)
+	}
+	return fmt.Errorf("unknown command %q: run, once or health", command)
+}

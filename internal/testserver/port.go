@@ -1,0 +1,49 @@
+package testserver
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"strconv"
+)
+
+// Ports are taken below the range that Linux uses for outgoing connections
+// (32768 on), so that a server that is stopped for a while finds its port free
+// when it starts again, whatever the load has opened meanwhile.
+const (
+	lowestPort = 16000
+	portCount  = 16000
+)
+
+// freePort returns a port that is free on every given host just now.
+// The network is "tcp" or "udp".
+func freePort(network string, hosts ...string) (int, error) {
+	for range 200 {
+		port := lowestPort + rand.IntN(portCount)
+		if free(network, port, hosts) {
+			return port, nil
+		}
+	}
+	return 0, fmt.Errorf("finding a free %s port on %q: none of 200 tried", network, hosts)
+}
+
+// free reports whether nothing listens on the port of any of the hosts.
+func free(network string, port int, hosts []string) bool {
+	for _, host := range hosts {
+		addr := net.JoinHostPort(host, strconv.Itoa(port))
+		if network == "udp" {
+			conn, err := net.ListenPacket("udp", addr)
+			if err != nil {
+				return false
+			}
+			_ = conn.Close()
+			continue
+		}
+		l, err := net.Listen("tcp", addr)
+		if err != nil {
+			return false
+		}
+		_ = l.Close()
+	}
+	return true
+}
