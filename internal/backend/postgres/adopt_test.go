@@ -1,0 +1,219 @@
+package postgres_test
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/keyturn/keyturn/internal/backend/postgres"
+	"github.com/keyturn/keyturn/internal/rotation"
+	"github.com/keyturn/keyturn/internal/testserver"
+)
+
+// TestAdoptRefuses shows who cannot become the role of the logins, with text and hint.
+func TestAdoptRefuses(t *testing.T) {
+	f := adopted(t)
+	ctx := context.Background()
+	for _, tt := range []struct{ do, undo, want string }{
+		{"alter role %s superuser", "alter role %s nosuperuser", "is a superuser, which logins in turn must not be"},
+		{"alter role %s createrole", "alter role %s nocreaterole", "is CREATEROLE, which"},
+		{"alter role %s replication", "alter role %s noreplication", "is REPLICATION, which"},
+		{"alter role %s bypassrls", "alter role %s nobypassrls", "is BYPASSRLS, which"},
+		{"alter role %s nologin", "alter role %s login", "nobody can log in as"},
+		{"alter role %s valid until 'yesterday'", "alter role %s valid until 'infinity'", "nobody can log in as"},
+		{"alter role %s password null", "alter role %s password '" + oldPassword + "'", "nobody can log in as"},
+		{"set password_encryption = 'md5'; alter role %s password 'x'", "alter role %s password '" + oldPassword + "'", "is stored as md5"},
+		{"alter role %s set role = 'pg_monitor'", "alter role %s reset role", `acts as "pg_monitor" by a SET role of its own`},
+		{"alter database postgres owner to %s", "alter database postgres owner to postgres; select '%s'", "owns a database of it"},
+		{"delete from keyturn.managed where login = '%s_a'", "insert into keyturn.managed values ('%[1]s_a', '%[1]s')", "_a\" is not on the list of logins"},
+		{"delete from keyturn.managed where login = '%s'", "insert into keyturn.managed values ('%[1]s', '%[1]s')", "is not one that Keyturn may touch"},
+		{"create or replace function keyturn.version() returns int language sql as 'select 99 -- %s'", "create or replace function keyturn.version() returns int language sql as 'select 1 -- %s'", "have version 99, this program needs 1"},
+	} {
+		f.exec(f.database, fmt.Sprintf(tt.do, f.role))
+		_, err := f.backend().Adopt(ctx, version(1))
+		if err == nil || rotation.ClassOf(err) != rotation.Refused || !strings.Contains(err.Error(), tt.want) || rotation.HintOf(err) == "" {
+			t.Errorf("after %q: Adopt = %v (hint %q), want refused …%s…", tt.do, err, rotation.HintOf(err), tt.want)
+		}
+		f.exec(f.database, fmt.Sprintf(tt.undo, f.role))
+	}
+	v := version(1)
+	v.Identity = "somebody"
+	if _, err := f.backend().Adopt(ctx, v); err == nil || !strings.Contains(err.Error(), `services log in as "somebody", and the role is`) {
+		t.Errorf("Adopt of another login = %v", err)
+	}
+	if _, err := f.backend().Adopt(ctx, version(1)); err != nil {
+		t.Errorf("Adopt at the end: %v", err)
+	}
+}
+
+// TestAdoptListsWhatWouldChange shows every kind, and that each can be accepted.
+func TestAdoptListsWhatWouldChange(t *testing.T) {
+	f := adopted(t)
+	ctx := context.Background()
+	second := f.database + "_2"
+	f.exec("postgres", "create database "+second)
+	f.exec(f.database, fmt.Sprintf(`
+		create policy mine on %[1]s.items using (name = session_user);
+		create function %[1]s.audit() returns trigger language plpgsql as $$ begin raise log '%%', session_user; return new; end $$;
+		create trigger audit before insert on %[1]s.items for each row when (session_user <> 'x') execute function %[1]s.audit();
+		create view %[1]s.me as select session_user as who;
+		alter table %[1]s.items add column by_whom text default session_user, add constraint c check (name <> session_user);
+		create function %[1]s.stop() returns void language sql as 'select pg_cancel_backend(1)';
+		create subscription sub%[1]s connection 'host=nowhere' publication p with (connect = false);
+		alter role %[1]s superuser; alter subscription sub%[1]s owner to %[1]s; alter role %[1]s nosuperuser`, f.role))
+	f.exec(second, `create function whoami() returns text language sql as 'select session_user::text';
+		create schema mine authorization `+f.role+`; create schema cron; create table cron.job (username text);
+		create extension postgres_fdw; create server away foreign data wrapper postgres_fdw;
+		create user mapping for public server away options (user 'x')`)
+	t.Cleanup(func() {
+		f.exec(f.database, "alter subscription sub"+f.role+" disable", "alter subscription sub"+f.role+" set (slot_name = none)", "drop subscription sub"+f.role)
+	})
+	_, err := f.backend().Adopt(ctx, version(1))
+	if rotation.ClassOf(err) != rotation.Refused || !strings.Contains(rotation.HintOf(err), "allow-changed") {
+		t.Fatalf("Adopt = %v, want refused with allow-changed as hint", err)
+	}
+	items := f.role + ".items"
+	for _, want := range []string{
+		"session-user: " + f.database + ".policy mine on " + items,
+		"session-user: " + f.database + ".function " + f.role + ".audit()",
+		"session-user: " + f.database + ".trigger audit on " + items,
+		"session-user: " + f.database + ".view " + f.role + ".me",
+		"session-user: " + f.database + ".default of " + items + ".by_whom",
+		"session-user: " + f.database + ".constraint c on " + items,
+		"session-user: " + second + ".function whoami()",
+		"own-sessions: " + f.database + ".function " + f.role + ".stop()",
+		"cron: " + second + ".jobs of pg_cron",
+		"user-mapping: " + second + ".server away for public (options not visible)",
+		"subscription: " + f.database + ".sub" + f.role,
+	} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("Adopt does not list %q:\n%v", want, err)
+		}
+	}
+	f.settings.AllowChanged = []string{"session-user", "cron", "user-mapping", "subscription"}
+	_, err = f.backend().Adopt(ctx, version(1))
+	if err == nil || strings.Contains(err.Error(), "session-user") || !strings.Contains(err.Error(), "own-sessions") {
+		t.Errorf("Adopt with most of it allowed = %v, want own-sessions only", err)
+	}
+	f.settings.AllowChanged = append(f.settings.AllowChanged, "own-sessions:"+f.database+".function "+f.role+".stop()")
+	if _, err = f.backend().Adopt(ctx, version(1)); err != nil {
+		t.Errorf("Adopt with all of it allowed: %v", err)
+	}
+	// A database that the administrator may not enter counts as unknown.
+	f.exec("postgres", "revoke connect on database "+second+" from public", "grant connect on database "+second+" to "+f.role)
+	if _, err = f.backend().Adopt(ctx, version(1)); err == nil || !strings.Contains(err.Error(), "database: "+second) {
+		t.Errorf("Adopt with a closed database = %v, want it named", err)
+	}
+}
+
+func TestAdoptTellsOfClients(t *testing.T) {
+	f := adopted(t)
+	conn, err := f.server.Connect(context.Background(), f.role, oldPassword, f.database)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.Background())
+	if _, err := conn.Exec(context.Background(), "set application_name = 'nightly-report'"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.backend().Adopt(context.Background(), version(1)); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(f.log.String(), "nightly-report") {
+		t.Errorf("the client is not told of: %s", f.log)
+	}
+}
+
+// TestSetupRefuses shows what the script does not touch.
+func TestSetupRefuses(t *testing.T) {
+	for _, tt := range []struct{ name, before, want string }{
+		{"a superuser", "alter role %s superuser", "is a superuser"},
+		{"a login of somebody's", "create role %s_b login", "was not armed by Keyturn"},
+		{"a powerful login", "create role %s_b createrole", "more rights"},
+		{"a schema of somebody's", "create schema keyturn authorization %s", "belongs to somebody else"},
+	} {
+		f := newFixture(t, shared.Get(t))
+		f.exec(f.database, fmt.Sprintf(tt.before, f.role))
+		err := f.try(f.server.AdminURL(), f.database, postgres.Setup(f.settings, postgres.SetupInfo{}))
+		if err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: Setup's script = %v, want …%s…", tt.name, err, tt.want)
+		}
+		if n := f.text("select count(*)::text from pg_roles where rolname = $1", f.role+"_a"); n != "0" {
+			t.Errorf("%s: the script left a login behind", tt.name)
+		}
+	}
+	f := newFixture(t, shared.Get(t))
+	if err := f.try(f.server.AdminURL(), "postgres", postgres.Setup(f.settings, postgres.SetupInfo{})); err == nil || !strings.Contains(err.Error(), "the script is for "+f.database) {
+		t.Errorf("Setup's script in another database = %v", err)
+	}
+}
+
+// TestSetupAgain runs the script a second time, in the middle of a rotation and
+// after new settings of the role.
+func TestSetupAgain(t *testing.T) {
+	f := adopted(t)
+	b := f.backend()
+	v, m := f.prepared(b, 2)
+	f.exec(f.database, "alter role "+f.role+" set statement_timeout = '9s'", "alter role "+f.role+" in database "+f.database+" reset all",
+		`alter role `+f.role+` set search_path = 'a;drop/**/table/**/x', "q""uote", public`)
+	f.setup()
+	if r := f.probe(b, v, m); r.Answer != rotation.Alive {
+		t.Errorf("after the second run the version is %+v, want alive", r)
+	}
+	want := f.text("select array_to_string(rolconfig, ';') from pg_roles where rolname = $1", f.role) + ";role=" + f.role
+	if got := f.text("select array_to_string(rolconfig, ';') from pg_roles where rolname = $1", v.Identity); got != want {
+		t.Errorf("settings of the login: %s, want %s", got, want)
+	}
+	if got := f.text("select count(*)::text from pg_db_role_setting s join pg_roles r on r.oid = s.setrole where s.setdatabase <> 0 and r.rolname = $1", v.Identity); got != "0" {
+		t.Error("a setting that the role lost is kept by the login")
+	}
+}
+
+// TestSetupAsManagedServicesAdministrator runs the script as a role that is no
+// superuser, has CREATEROLE and may not read pg_authid, and rotates.
+func TestSetupAsManagedServicesAdministrator(t *testing.T) {
+	server := testserver.NewPostgres(t, testserver.PostgresOptions{})
+	f := newFixture(t, server)
+	f.exec(f.database, "create role master login createrole createdb password 'm'", "alter database "+f.database+" owner to master",
+		"grant pg_signal_backend, pg_read_all_stats to master with admin option", "grant "+f.role+" to master")
+	if err := f.try(f.server.URL("master", "m", f.database), f.database, postgres.Setup(f.settings, postgres.SetupInfo{})); err != nil {
+		t.Fatal(err)
+	}
+	if got := f.text("select count(*)::text from pg_auth_members m join pg_roles r on r.oid = m.roleid where r.rolname = 'keyturn_owner'"); got != "0" {
+		t.Error("somebody is still a member of the functions' owner")
+	}
+	b, ctx := f.backend(), context.Background()
+	one, err := b.Adopt(ctx, version(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, m := f.prepared(b, 2, one)
+	if r := f.probe(b, v, m); r.Answer != rotation.Alive {
+		t.Fatalf("the new version is %+v, want alive", r)
+	}
+	if err := b.End(ctx, one, rotation.ToRetire); err != nil {
+		t.Fatal(err)
+	}
+	if s := f.standing(b, one); s.Status != rotation.Ended || !strings.Contains(s.Detail, "not visible") {
+		t.Errorf("Observe = %+v, want ended, with a word on the password", s)
+	}
+	if r := f.probe(b, one, material(oldPassword)); r.Answer != rotation.Dead {
+		t.Errorf("the old version is %+v, want dead", r)
+	}
+}
+
+// TestNothingToAdopt rotates a role that never logged in.
+func TestNothingToAdopt(t *testing.T) {
+	f := newFixture(t, shared.Get(t))
+	f.settings = f.section(map[string]any{"admin": f.settings.Admin, "admin-password": map[string]any{"from-env": "A"}, "role": f.role + "_rw"})
+	f.setup()
+	b, ctx := f.backend(), context.Background()
+	if _, err := b.Adopt(ctx, version(1)); rotation.ClassOf(err) != rotation.Refused {
+		t.Errorf("Adopt = %v, want refused: nobody logs in as the role", err)
+	}
+	v, m := f.prepared(b, 1)
+	if r := f.probe(b, v, m); r.Answer != rotation.Alive {
+		t.Errorf("the first version is %+v, want alive", r)
+	}
+}

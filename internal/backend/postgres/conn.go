@@ -1,0 +1,185 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/keyturn/keyturn/internal/rotation"
+	"github.com/keyturn/keyturn/internal/secret"
+)
+
+// connectTimeout bounds one connection's making, TLS and authentication included.
+const connectTimeout = 5 * time.Second
+
+// A dialFunc makes network connections.
+type dialFunc func(ctx context.Context, network, address string) (net.Conn, error)
+
+// A line is everything that one connection needs.
+type line struct {
+	hostport, user, database string
+	password                 secret.Value
+	ca                       []byte
+	weaker                   []string
+	binding                  string // channel_binding: "require", "prefer"
+	dial                     dialFunc
+	params                   map[string]string
+}
+
+// connect logs in by SCRAM-SHA-256 and nothing else. Its error is the driver's:
+// callers wrap it.
+func (l line) connect(ctx context.Context) (*pgx.Conn, error) {
+	host, port, err := net.SplitHostPort(l.hostport)
+	if err != nil {
+		return nil, localError("malformed host")
+	}
+	// Every value is set below; the string keeps files and most of the
+	// environment of libpq out.
+	c, err := pgx.ParseConfig("host=localhost port=5432 user=x database=x sslmode=disable sslrootcert='' passfile=/dev/null " +
+		"channel_binding=prefer require_auth=scram-sha-256 target_session_attrs=any sslnegotiation=postgres sslcertmode=allow " +
+		"connect_timeout=5 min_protocol_version=3.0 max_protocol_version=3.0")
+	if err != nil {
+		return nil, localError("a variable of the environment that PostgreSQL's clients read (PGSERVICE?) is in the way: unset it")
+	}
+	number, err := strconv.ParseUint(port, 10, 16)
+	if err != nil {
+		return nil, localError("malformed port")
+	}
+	c.Host, c.Port, c.User, c.Database = host, uint16(number), l.user, l.database
+	c.Password = string(l.password.Reveal())
+	c.Fallbacks, c.ValidateConnect, c.ConnectTimeout = nil, nil, connectTimeout
+	if c.TLSConfig, err = tlsConfig(host, l.ca, l.weaker); err != nil {
+		return nil, err
+	}
+	c.ChannelBinding, c.SSLNegotiation = l.binding, "postgres"
+	if c.TLSConfig == nil {
+		c.ChannelBinding = "disable"
+	}
+	if l.dial != nil {
+		c.DialFunc = pgconn.DialFunc(l.dial)
+		c.LookupFunc = func(_ context.Context, host string) ([]string, error) { return []string{host}, nil }
+	}
+	c.RuntimeParams = l.params
+	c.DefaultQueryExecMode = pgx.QueryExecModeExec // works through poolers, prepares nothing
+	return pgx.ConnectConfig(ctx, c)
+}
+
+// A server is one host that the administrator is logged in to.
+type server struct {
+	name    string
+	conn    *pgx.Conn
+	standby bool
+	version int
+	skew    time.Duration // its clock minus ours
+}
+
+// A cluster is every host of the administrator's URL.
+type cluster struct {
+	primary *server
+	servers []*server
+	lost    []error // of hosts that could not be reached
+}
+
+// open logs in to every host. A cluster without exactly one primary is an
+// error of class Unknown; hosts beside it that cannot be reached are in lost.
+func (b *Backend) open(ctx context.Context) (*cluster, error) {
+	password, err := b.settings.AdminPassword.Read(b.options.Getenv)
+	if err != nil {
+		return nil, rotation.Classify(rotation.Invalid, "put it where admin-password says, from the runner's secrets",
+			fmt.Errorf("postgres: the administrator's password: %w", err))
+	}
+	c := &cluster{}
+	for _, hp := range b.admin.hosts {
+		s, err := b.login(ctx, hp, password)
+		if err != nil {
+			c.lost = append(c.lost, err)
+			continue
+		}
+		c.servers = append(c.servers, s)
+		switch {
+		case s.standby:
+		case c.primary != nil:
+			c.close()
+			return nil, rotation.Errorf(rotation.Unknown, "name one cluster in the administrator's URL",
+				"postgres: %s and %s are both primaries", c.primary.name, s.name)
+		default:
+			c.primary = s
+		}
+	}
+	if c.primary == nil {
+		c.close()
+		if len(c.servers) > 0 {
+			c.lost = append(c.lost, rotation.Errorf(rotation.Unknown, "name the primary in the administrator's URL",
+				"postgres: no host is a primary"))
+		}
+		return nil, joined("connecting as administrator", c.lost)
+	}
+	return c, nil
+}
+
+func (b *Backend) login(ctx context.Context, hostport string, password secret.Value) (*server, error) {
+	l := line{hostport: hostport, user: b.admin.user, database: b.admin.database, password: password,
+		ca: b.options.CA, weaker: b.settings.InsecureTLS, binding: "require", dial: b.options.Dial,
+		params: map[string]string{"application_name": "keyturn", "statement_timeout": "20s", "lock_timeout": "10s",
+			"idle_in_transaction_session_timeout": "30s", "client_encoding": "UTF8"}}
+	conn, err := l.connect(ctx)
+	if err != nil {
+		return nil, wrap(hostport, err)
+	}
+	s := &server{name: hostport, conn: conn}
+	var now time.Time
+	begun := b.options.Now()
+	err = conn.QueryRow(ctx, `select pg_catalog.pg_is_in_recovery(),
+		pg_catalog.current_setting('server_version_num')::int, pg_catalog.clock_timestamp()`).Scan(&s.standby, &s.version, &now)
+	if err != nil {
+		s.close()
+		return nil, wrap(hostport, err)
+	}
+	ended := b.options.Now()
+	s.skew = now.Sub(begun.Add(ended.Sub(begun) / 2))
+	return s, nil
+}
+
+// joined returns the errors as one, with the class of the first that is not
+// known, and the first hint.
+func joined(doing string, errs []error) error {
+	if len(errs) == 0 {
+		return nil
+	}
+	class, hint := rotation.ClassOf(errs[0]), ""
+	for _, e := range errs {
+		if rotation.ClassOf(e) == rotation.Unknown {
+			class = rotation.Unknown
+		}
+		if hint == "" {
+			hint = rotation.HintOf(e)
+		}
+	}
+	return rotation.Errorf(class, hint, "postgres: %s: %w", doing, errors.Join(errs...))
+}
+
+// everywhere returns an error of class Unknown if a host could not be reached.
+func (c *cluster) everywhere(doing string) error {
+	if len(c.lost) == 0 {
+		return nil
+	}
+	return rotation.Classify(rotation.Unknown, "every host of the administrator's URL must answer", joined(doing, c.lost))
+}
+
+func (c *cluster) close() {
+	for _, s := range c.servers {
+		s.close()
+	}
+}
+
+func (s *server) close() {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	_ = s.conn.Close(ctx) // nothing hangs on it: every transaction is over
+}

@@ -1,0 +1,72 @@
+package postgres
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/keyturn/keyturn/internal/rotation"
+)
+
+// Lock takes an advisory lock on the primary, on a connection of its own,
+// which holds it until unlock or until the connection ends. Its name is the
+// credential's in the administrator's database. It keeps rotators with another
+// journal away; the lease keeps ours.
+func (b *Backend) Lock(ctx context.Context, credential string) (func(context.Context) error, error) {
+	doing := fmt.Sprintf("locking %q", credential)
+	c, err := b.open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range c.servers {
+		if s != c.primary {
+			s.close()
+		}
+	}
+	key := lockKey(b.settings.Role, credential)
+	var got bool
+	if err = c.primary.conn.QueryRow(ctx, "select pg_catalog.pg_try_advisory_lock($1::bigint)", key).Scan(&got); err != nil {
+		c.primary.close()
+		return nil, joined(doing, []error{wrap(c.primary.name, err)})
+	}
+	if !got {
+		who := lockHolder(ctx, c.primary, key)
+		c.primary.close()
+		return nil, rotation.Errorf(rotation.Refused, "wait until it is done; if it hangs, end it with select pg_terminate_backend(pid)",
+			"postgres: %s: another rotator holds the lock on %s: %s", doing, c.primary.name, who)
+	}
+	return func(ctx context.Context) error {
+		defer c.primary.close()
+		if err := c.primary.conn.QueryRow(ctx, "select pg_catalog.pg_advisory_unlock($1::bigint)", key).Scan(&got); err != nil {
+			return wrap(c.primary.name, err) // the connection's end gives it back
+		}
+		return nil
+	}, nil
+}
+
+// lockKey makes a number of the names.
+func lockKey(role, credential string) int64 {
+	sum := sha256.Sum256([]byte("keyturn\x00" + role + "\x00" + credential))
+	return int64(binary.BigEndian.Uint64(sum[:8])) // any 64 bits will do
+}
+
+// lockHolder names the process that holds the lock, as far as it is still there.
+func lockHolder(ctx context.Context, s *server, key int64) string {
+	var pid int
+	var application, client string
+	err := s.conn.QueryRow(ctx, `select l.pid, coalesce(a.application_name, ''), coalesce(pg_catalog.host(a.client_addr), 'local')
+		from pg_catalog.pg_locks l join pg_catalog.pg_stat_activity a on a.pid = l.pid
+		where l.locktype = 'advisory' and l.granted and l.objsubid = 1
+		and ((l.classid::bigint << 32) | l.objid::bigint) = $1::bigint`, key).Scan(&pid, &application, &client)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return "a process that has just ended"
+	}
+	if err != nil {
+		return "unknown"
+	}
+	return fmt.Sprintf("pid %d (%s, from %s)", pid, application, client)
+}

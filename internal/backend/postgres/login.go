@@ -1,0 +1,205 @@
+package postgres
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/keyturn/keyturn/internal/rotation"
+	"github.com/keyturn/keyturn/internal/secret"
+)
+
+// probeTimeout bounds the trial of one endpoint.
+const probeTimeout = 8 * time.Second
+
+// codeRights stands for a login that works as somebody else than it should.
+const codeRights = "rights"
+
+// probeSettings travel in [rotation.ProbeSpec.Settings].
+type probeSettings struct {
+	Role        string   `json:"role"` // what current_user must be
+	InsecureTLS []string `json:"insecure_tls,omitempty"`
+	Direct      []string `json:"direct,omitempty"` // hosts without a pooler between: channel binding is required
+}
+
+// Login logs in at every endpoint at once, as a service would: SCRAM-SHA-256 and nothing
+// else, TLS 1.3 verified in full unless the spec weakens it. It then looks at
+// who it is and runs an empty transaction.
+//
+// Only 28P01 is Dead. 28000 is Unfit: a missing line in pg_hba.conf says it as
+// well as NOLOGIN does, and there it even says that the password was right. A
+// wrong current_user or a refused database is Unfit too. Anything else that is
+// not success is Inconclusive.
+//
+// The material holds the field password, or one field that is a URL or a
+// connection string with a password in it.
+func Login(ctx context.Context, spec rotation.ProbeSpec, m rotation.Material) rotation.ProbeResult {
+	var settings probeSettings
+	var result rotation.ProbeResult
+	if len(spec.Settings) > 0 {
+		if err := json.Unmarshal(spec.Settings, &settings); err != nil {
+			result.Reason = "the probe's settings are malformed"
+			result.Answer = rotation.Inconclusive
+			return result
+		}
+	}
+	password, problem := passwordOf(spec.Identity, m)
+	result.Endpoints = make([]rotation.EndpointResult, len(spec.Endpoints))
+	var wg sync.WaitGroup
+	for i, endpoint := range spec.Endpoints {
+		wg.Go(func() {
+			begun := time.Now()
+			r := rotation.EndpointResult{Endpoint: endpoint, Answer: rotation.Inconclusive, Reason: problem}
+			if problem == "" {
+				r = try(ctx, spec, settings, endpoint, password)
+			}
+			r.Millis = time.Since(begun).Milliseconds()
+			result.Endpoints[i] = r
+		})
+	}
+	wg.Wait()
+	return result.Summarize()
+}
+
+// passwordOf finds the password in the material and checks that it belongs to
+// the identity.
+func passwordOf(identity string, m rotation.Material) (secret.Value, string) {
+	if u, ok := m["username"]; ok && string(u.Reveal()) != identity {
+		return secret.Value{}, "the user name that is mounted is not this version's login"
+	}
+	if p, ok := m["password"]; ok {
+		return p, ""
+	}
+	for _, field := range m.Fields() {
+		user, password, ok := fromDSN(string(m[field].Reveal()))
+		switch {
+		case !ok:
+		case user != identity:
+			return secret.Value{}, fmt.Sprintf("the field %q is not of this version's login", field)
+		default:
+			return secret.FromString(password), ""
+		}
+	}
+	return secret.Value{}, "no field holds a password"
+}
+
+// fromDSN reads user and password from a URL or a keyword string.
+func fromDSN(s string) (user, password string, ok bool) {
+	s = strings.TrimSpace(s)
+	if strings.Contains(s, "://") {
+		_, rest, _ := strings.Cut(s, "://") // postgresql+asyncpg:// and the like
+		a, query, problem := splitURL("postgres://" + rest)
+		if problem != nil {
+			return "", "", false
+		}
+		if a.user == "" {
+			a.user = query.Get("user")
+		}
+		if a.password == "" {
+			a.password = query.Get("password")
+		}
+		return a.user, a.password, a.user != "" && a.password != ""
+	}
+	for _, word := range strings.Fields(s) {
+		switch key, value, _ := strings.Cut(word, "="); strings.ToLower(strings.TrimSuffix(key, ";")) {
+		case "user", "username":
+			user = strings.Trim(value, "';")
+		case "password":
+			password = strings.Trim(value, "';")
+		}
+	}
+	return user, password, user != "" && password != ""
+}
+
+// try logs in at one endpoint.
+func try(ctx context.Context, spec rotation.ProbeSpec, settings probeSettings, endpoint string, password secret.Value) rotation.EndpointResult {
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	r := rotation.EndpointResult{Endpoint: endpoint, Answer: rotation.Inconclusive}
+	a, problem := parseURL(endpoint)
+	if problem != nil || len(a.hosts) != 1 {
+		r.Reason = "the endpoint is no URL of one host"
+		return r
+	}
+	binding := "prefer" // a pooler that ends TLS cannot do it
+	if slices.Contains(settings.Direct, a.hosts[0]) {
+		binding = "require"
+	}
+	conn, err := line{hostport: a.hosts[0], user: spec.Identity, database: a.database, password: password, ca: spec.CA,
+		weaker: settings.InsecureTLS, binding: binding, params: map[string]string{"application_name": "keyturn-probe"}}.connect(ctx)
+	if err != nil {
+		return refusal(r, a.hosts[0], err)
+	}
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		_ = conn.Close(ctx) // the answer is known already
+	}()
+	reason, err := fit(ctx, conn, spec.Identity, settings.Role)
+	switch {
+	case err != nil:
+		r.Code, r.Reason = codeOf(err), wrap(a.hosts[0], err).Error()
+	case reason != "":
+		r.Answer, r.Code, r.Reason = rotation.Unfit, codeRights, a.hosts[0]+": "+reason
+	default:
+		r.Answer = rotation.Alive
+	}
+	return r
+}
+
+// refusal judges an attempt that did not get in.
+func refusal(r rotation.EndpointResult, host string, err error) rotation.EndpointResult {
+	r.Code, r.Reason = codeOf(err), wrap(host, err).Error()
+	pe, ok := errors.AsType[*pgconn.PgError](err)
+	if !ok {
+		if text := err.Error(); strings.Contains(text, "require_auth") || strings.Contains(text, "channel binding") {
+			r.Reason += " (the server must ask for SCRAM-SHA-256: look at pg_hba.conf)"
+		}
+		return r
+	}
+	switch pe.Code {
+	case "28P01":
+		r.Answer = rotation.Dead
+	case "28000": // NOLOGIN with the right password, or pg_hba.conf: refused, and no proof of death
+		r.Answer = rotation.Unfit
+		r.Reason += " (NOLOGIN, or a line missing in pg_hba.conf; no proof that the password is dead)"
+	case "42501": // no CONNECT on the database, or no LOGIN right there: the password was accepted
+		r.Answer = rotation.Unfit
+	}
+	return r
+}
+
+// fit says in what the session is not what a service needs, or "".
+func fit(ctx context.Context, conn *pgx.Conn, identity, role string) (string, error) {
+	var session, current string
+	var attributes []string
+	err := conn.QueryRow(ctx, `select session_user::text, current_user::text, pg_catalog.array_remove(array[
+		case when r.rolsuper then 'SUPERUSER' end, case when r.rolcreaterole then 'CREATEROLE' end,
+		case when r.rolreplication then 'REPLICATION' end, case when r.rolbypassrls then 'BYPASSRLS' end], null)
+		from pg_catalog.pg_roles r where r.rolname = session_user`).Scan(&session, &current, &attributes)
+	if err != nil {
+		return "", err
+	}
+	switch {
+	case session != identity:
+		return fmt.Sprintf("it is logged in as %q, not as %q", session, identity), nil
+	case role != "" && current != role:
+		return fmt.Sprintf("it acts as %q, not as %q: the membership or the SET role is missing", current, role), nil
+	case len(attributes) > 0:
+		return fmt.Sprintf("%q is %s", session, strings.Join(attributes, ", ")), nil
+	}
+	for _, statement := range []string{"begin", "select 1", "rollback"} {
+		if _, err := conn.Exec(ctx, statement); err != nil {
+			return "", err
+		}
+	}
+	return "", nil
+}

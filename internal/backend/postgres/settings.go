@@ -1,0 +1,173 @@
+package postgres
+
+import (
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/keyturn/keyturn/internal/rotation"
+	"github.com/keyturn/keyturn/internal/secret"
+)
+
+// Settings is the section "postgres" of a credential in the configuration.
+type Settings struct {
+	// Admin is the URL of the administrator's connection, without a password:
+	// postgres://user@host:5432[,host:5432…]/database. It names the primary and
+	// every standby that accepts logins.
+	Admin string `yaml:"admin"`
+
+	// AdminPassword says where the administrator's password stands.
+	AdminPassword secret.Source `yaml:"admin-password"`
+
+	// CA is the path of the PEM file with the authority that signs the
+	// servers' certificates. Empty means the system's.
+	CA string `yaml:"ca"`
+
+	// Role has the rights; the logins are its members. It may be the login that
+	// services use today.
+	Role string `yaml:"role"`
+
+	// Logins take turns; of three or more, the last one is kept for
+	// emergencies. Default: role_a, role_b, role_c.
+	Logins []string `yaml:"logins"`
+
+	// Probe holds the URLs by which services reach the database, without user
+	// and password. Default: the hosts and the database of Admin.
+	Probe []string `yaml:"probe"`
+
+	// Schema holds the administrator's functions. Default: keyturn.
+	Schema string `yaml:"schema"`
+
+	// InsecureTLS weakens the connections by name: "tls-1.2", "no-hostname",
+	// "no-verify", "plaintext". Default: none, which is verify-full with TLS 1.3.
+	InsecureTLS []string `yaml:"insecure-tls"`
+
+	// AllowChanged names what may change for the application when the login
+	// that it adopts is no longer the one it logs in with, see [Backend.Adopt]:
+	// a kind ("session-user") or one thing ("session-user:orders.public.audit()").
+	AllowChanged []string `yaml:"allow-changed"`
+}
+
+// Section decodes and checks the section. Its error joins a [rotation.Fault]
+// for every problem.
+func Section(decode func(any) error) (any, error) {
+	var s Settings
+	if err := decode(&s); err != nil {
+		return nil, err
+	}
+	s = s.withDefaults()
+	return s, s.check()
+}
+
+// Fields returns the names of the fields of every version.
+func (Settings) Fields() []string {
+	return []string{"database", "host", "password", "port", "username"}
+}
+
+// PublicFields returns the names of the fields that are no secret.
+func (Settings) PublicFields() []string { return []string{"database", "host", "port", "username"} }
+
+func (s Settings) withDefaults() Settings {
+	if len(s.Logins) == 0 && roleName.MatchString(s.Role) && !strings.HasPrefix(s.Role, "pg_") {
+		s.Logins = []string{s.Role + "_a", s.Role + "_b", s.Role + "_c"}
+	}
+	if s.Schema == "" {
+		s.Schema = "keyturn"
+	}
+	return s
+}
+
+// roleName is what names of roles, logins and the schema may look like: what
+// is safe in URLs, environment variables and pg_hba lines without quoting.
+var roleName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.-]{0,62}$`)
+
+// databaseName is what the name of the administrator's database may look like.
+var databaseName = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}$`)
+
+func (s Settings) check() error {
+	var faults []error
+	fault := func(path, tip, format string, args ...any) {
+		faults = append(faults, &rotation.Fault{Path: path, Text: fmt.Sprintf(format, args...), Tip: tip})
+	}
+	s.checkURLs(fault)
+	s.checkNames(fault)
+	switch p := s.AdminPassword; {
+	case p.IsZero():
+		fault("admin-password", "write {from-env: NAME} or {from-file: PATH}", "the administrator's password has no place")
+	case p.Env != "" && p.File != "":
+		fault("admin-password", "keep one of from-env and from-file", "the administrator's password has two places")
+	}
+	for i, w := range s.InsecureTLS {
+		if !slices.Contains(weakenings, w) {
+			fault(fmt.Sprintf("insecure-tls.%d", i), "known are "+strings.Join(weakenings, ", "), "unknown weakening %q", w)
+		}
+	}
+	for i, a := range s.AllowChanged {
+		kind, _, _ := strings.Cut(a, ":")
+		if !slices.Contains(changeKinds, kind) {
+			fault(fmt.Sprintf("allow-changed.%d", i), "known are "+strings.Join(changeKinds, ", "), "unknown change %q", kind)
+		}
+	}
+	return errors.Join(faults...)
+}
+
+type faultFunc func(path, tip, format string, args ...any)
+
+func (s Settings) checkURLs(fault faultFunc) {
+	if s.Admin == "" {
+		fault("admin", "write postgres://keyturn@host:5432/database", "the administrator's URL is missing")
+	} else if e, err := parseURL(s.Admin); err != nil {
+		fault("admin", err.tip, "%s", err.text)
+	} else if e.user == "" {
+		fault("admin", "write postgres://keyturn@host:5432/database", "the administrator's URL names no user")
+	} else if !roleName.MatchString(e.user) || !databaseName.MatchString(e.database) {
+		fault("admin", "letters, digits and _ . - are taken", "the administrator's URL has a user or a database with other characters")
+	}
+	for i, p := range s.Probe {
+		path := fmt.Sprintf("probe.%d", i)
+		if e, err := parseURL(p); err != nil {
+			fault(path, err.tip, "%s", err.text)
+		} else if e.user != "" {
+			fault(path, "leave the user out: each version brings its own", "a probe's URL names a user")
+		}
+	}
+}
+
+func (s Settings) checkNames(fault faultFunc) {
+	name := func(path, what, n string) {
+		switch {
+		case n == "":
+			fault(path, "", "%s is missing", what)
+		case !roleName.MatchString(n):
+			fault(path, "1 to 63 of A-Z a-z 0-9 _ . -, the first a letter or _", "%q cannot be the name of %s", n, what)
+		case strings.HasPrefix(n, "pg_"):
+			fault(path, "names with pg_ belong to PostgreSQL", "%q cannot be the name of %s", n, what)
+		}
+	}
+	name("role", "the role", s.Role)
+	name("schema", "the schema", s.Schema)
+	if len(s.Logins) == 1 {
+		fault("logins", "name two or three logins; three leave one for emergencies",
+			"a single login is not built yet: its password cannot change without a gap")
+	}
+	admin, _ := parseURL(s.Admin)
+	seen := map[string]bool{}
+	for i, l := range s.Logins {
+		path := fmt.Sprintf("logins.%d", i)
+		name(path, "a login", l)
+		switch {
+		case seen[l]:
+			fault(path, "every login once", "login %q is named twice", l)
+		case l == s.Role:
+			fault(path, "the logins are members of the role; an adopted login is the role itself", "login %q is the role", l)
+		case l == admin.user && l != "":
+			fault(path, "the administrator is a login of its own", "login %q is the administrator", l)
+		}
+		seen[l] = true
+	}
+	if s.Role != "" && s.Role == admin.user {
+		fault("role", "the administrator is a login of its own", "role %q is the administrator", s.Role)
+	}
+}

@@ -1,0 +1,147 @@
+package postgres_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"go.yaml.in/yaml/v3"
+
+	"github.com/keyturn/keyturn/internal/backend/postgres"
+	"github.com/keyturn/keyturn/internal/rotation"
+	"github.com/keyturn/keyturn/internal/secret"
+)
+
+// decoder decodes strictly, and a source as the configuration does.
+func decoder(keys any) func(any) error {
+	return func(into any) error {
+		text, ok := keys.(string)
+		if !ok {
+			b, err := yaml.Marshal(keys)
+			if err != nil {
+				return err
+			}
+			text = string(b)
+		}
+		all := map[string]any{}
+		if err := yaml.Unmarshal([]byte(text), &all); err != nil {
+			return err
+		}
+		place, _ := all["admin-password"].(map[string]any)
+		delete(all, "admin-password")
+		rest, err := yaml.Marshal(all)
+		if err != nil {
+			return err
+		}
+		d := yaml.NewDecoder(bytes.NewReader(rest))
+		d.KnownFields(true)
+		if err := d.Decode(into); err != nil {
+			return err
+		}
+		env, _ := place["from-env"].(string)
+		file, _ := place["from-file"].(string)
+		into.(*postgres.Settings).AdminPassword = secret.Source{Env: env, File: file}
+		return nil
+	}
+}
+
+const good = "admin: postgres://keyturn@db:5432/orders\nadmin-password: {from-env: PW}\nrole: orders\n"
+
+func TestSectionDefaults(t *testing.T) {
+	got, err := postgres.Section(decoder(good))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := postgres.Settings{Admin: "postgres://keyturn@db:5432/orders", AdminPassword: secret.Source{Env: "PW"},
+		Role: "orders", Logins: []string{"orders_a", "orders_b", "orders_c"}, Schema: "keyturn"}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Errorf("Section (-want +got):\n%s", d)
+	}
+}
+
+// TestSectionFaults shows that every fault has its key, and that none repeats a
+// password.
+func TestSectionFaults(t *testing.T) {
+	const canary = "hunter2-canary"
+	for _, tt := range []struct{ yaml, key, text string }{
+		{"admin-password: {from-env: P}\nrole: orders", "admin", "the administrator's URL is missing"},
+		{strings.Replace(good, "keyturn@", "keyturn:"+canary+"@", 1), "admin", "the URL holds a password"},
+		{strings.Replace(good, "5432", "54x32"+canary, 1), "admin", "the URL names no host, or a malformed one"},
+		{strings.Replace(good, "keyturn@", "", 1), "admin", "the administrator's URL names no user"},
+		{strings.Replace(good, "/orders", "", 1), "admin", "the URL names no database"},
+		{strings.Replace(good, "postgres://", "mysql://", 1), "admin", "the URL does not begin with postgres://"},
+		{strings.Replace(good, "/orders", "/orders?sslmode=require", 1), "admin", "sslmode in the URL weakens the connection"},
+		{strings.Replace(good, "/orders", "/orders?password="+canary, 1), "admin", `the URL has the parameter "password"`},
+		{strings.Replace(good, "/orders", "/o'rders", 1), "admin", "the administrator's URL has a user or a database with other characters"},
+		{strings.Replace(good, "{from-env: PW}", "{}", 1), "admin-password", "the administrator's password has no place"},
+		{strings.Replace(good, "{from-env: PW}", "{from-env: A, from-file: B}", 1), "admin-password", "the administrator's password has two places"},
+		{strings.Replace(good, "role: orders", "", 1), "role", "the role is missing"},
+		{strings.Replace(good, "role: orders", "role: pg_orders", 1), "role", `"pg_orders" cannot be the name of the role`},
+		{strings.Replace(good, "role: orders", "role: or ders\nlogins: [a, b]", 1), "role", `"or ders" cannot be the name of the role`},
+		{strings.Replace(good, "role: orders", "role: keyturn", 1), "role", `role "keyturn" is the administrator`},
+		{good + "logins: [orders_a]", "logins", "a single login is not built yet: its password cannot change without a gap"},
+		{good + "logins: [orders_a, orders_a]", "logins.1", `login "orders_a" is named twice`},
+		{good + "logins: [orders_a, orders]", "logins.1", `login "orders" is the role`},
+		{good + "logins: [orders_a, keyturn]", "logins.1", `login "keyturn" is the administrator`},
+		{good + "probe: [postgres://x@pooler/orders]", "probe.0", "a probe's URL names a user"},
+		{good + "probe: [postgres://pooler/orders, 'postgres://:" + canary + "@h/d']", "probe.1", "the URL holds a password"},
+		{good + "insecure-tls: [off]", "insecure-tls.0", `unknown weakening "off"`},
+		{good + "allow-changed: [everything]", "allow-changed.0", `unknown change "everything"`},
+		{good + "schema: pg_x", "schema", `"pg_x" cannot be the name of the schema`},
+	} {
+		_, err := postgres.Section(decoder(tt.yaml))
+		f, ok := errors.AsType[*rotation.Fault](err)
+		if !ok || f.Key() != tt.key || f.Error() != tt.text {
+			t.Errorf("Section(%q) = %v, want %q: %q", tt.yaml, err, tt.key, tt.text)
+		}
+		if strings.Contains(fmt.Sprintf("%v %+v", err, f), canary) {
+			t.Errorf("Section repeats a password: %v", err)
+		}
+	}
+}
+
+func TestSectionSaysEveryFault(t *testing.T) {
+	_, err := postgres.Section(decoder("admin: x\nrole: pg_x\nschema: 1\ninsecure-tls: [a, b]"))
+	if n := strings.Count(err.Error(), "\n") + 1; n != 6 {
+		t.Errorf("Section found %d faults, want 6:\n%v", n, err)
+	}
+}
+
+func TestProbeSpecAsksEveryHost(t *testing.T) {
+	s, err := postgres.Section(decoder(strings.Replace(good, "db:5432", "db1:5432,db2,[::1]:6000", 1) + "probe: ['postgresql://p1,p2:6432/orders', postgres://p3/orders]"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	settings := s.(postgres.Settings)
+	v := rotation.Version{Identity: "orders_a"}
+	for _, tt := range []struct {
+		probe []string
+		want  []string
+	}{
+		{settings.Probe, []string{"postgres://p1:5432/orders", "postgres://p2:6432/orders", "postgres://p3:5432/orders"}},
+		{nil, []string{"postgres://db1:5432/orders", "postgres://db2:5432/orders", "postgres://[::1]:6000/orders"}},
+	} {
+		settings.Probe = tt.probe
+		b, err := postgres.New(settings, postgres.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d := cmp.Diff(tt.want, b.ProbeSpec(v).Endpoints); d != "" {
+			t.Errorf("ProbeSpec with %v (-want +got):\n%s", tt.probe, d)
+		}
+	}
+}
+
+func TestNewRefusesACertificateAuthorityThatIsNone(t *testing.T) {
+	s, err := postgres.Section(decoder(good + "ca: ca.pem"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = postgres.New(s.(postgres.Settings), postgres.Options{CA: []byte("no PEM")})
+	if err == nil || rotation.ClassOf(err) != rotation.Invalid || !strings.Contains(err.Error(), `ca "ca.pem"`) {
+		t.Errorf("New = %v, want an error about ca.pem", err)
+	}
+}
