@@ -1,0 +1,33 @@
+package swarm
+
+import (
+	"encoding/json"
+
+	"github.com/docker/docker/api/types/swarm"
+
+	"github.com/keyturn/keyturn/internal/rotation"
+)
+
+// Apply is apply on the JSON of a spec, as a move makes it.
+func Apply(spec json.RawMessage, shifts []rotation.Shift) (json.RawMessage, error) {
+	var typed swarm.ServiceSpec
+	if err := json.Unmarshal(spec, &typed); err != nil {
+		return nil, err
+	}
+	next, err := apply(viewOf(typed), shifts, func(credential, field string) string { return credential + "_" + field })
+	if err != nil {
+		return nil, err
+	}
+	return patch(spec, next)
+}
+
+// Before is the snapshot of a spec for a placement.
+func Before(spec json.RawMessage, p rotation.Placement) (json.RawMessage, error) {
+	var typed swarm.ServiceSpec
+	if err := json.Unmarshal(spec, &typed); err != nil {
+		return nil, err
+	}
+	b := before{ID: "svc", Env: map[string]string{}, Update: typed.UpdateConfig}
+	b.note(viewOf(typed), p)
+	return json.Marshal(b)
+}

@@ -1,0 +1,168 @@
+package swarm_test
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	engineapi "github.com/docker/docker/api/types/swarm"
+
+	"github.com/keyturn/keyturn/internal/rotation"
+	"github.com/keyturn/keyturn/internal/target/swarm"
+)
+
+func TestProbe(t *testing.T) {
+	s := newStage(t)
+	s.serve(s.put(1, "one"))
+	spec := rotation.ProbeSpec{Backend: "fake", Identity: "orders_a", Endpoints: []string{"fake://db"}, CA: []byte("-----BEGIN CERTIFICATE-----\n")}
+	number := 1
+	for _, tt := range []struct {
+		value  string
+		answer rotation.Answer
+		reason string
+	}{
+		{"good", rotation.Alive, ""},
+		{"bad", rotation.Dead, "password authentication failed for orders_a"},
+		{"unfit", rotation.Unfit, "without its rights"},
+		{"whatever", rotation.Inconclusive, "starting up"},
+		{"panic", rotation.Inconclusive, "exit code 2"},
+	} {
+		number++
+		v := s.put(number, tt.value)
+		begun := time.Now()
+		r := s.target.Probe(s.ctx(), v, spec, s.placement)
+		if r.Answer != tt.answer || !strings.Contains(r.Reason, tt.reason) || !strings.Contains(r.From, s.placement.Service) {
+			t.Errorf("probe of a %q version = %+v, want %s because %q", tt.value, r, tt.answer, tt.reason)
+		}
+		t.Logf("probe: %s in %s", r.Answer, time.Since(begun))
+	}
+	v := s.put(20, "slow")
+	ctx, cancel := context.WithTimeout(s.ctx(), 3*time.Second)
+	defer cancel()
+	if r := s.target.Probe(ctx, v, spec, s.placement); r.Answer != rotation.Inconclusive || !strings.Contains(r.Reason, "running") {
+		t.Errorf("probe that takes too long = %+v, want unknown, running", r)
+	}
+	spec.Backend = "other"
+	if r := s.target.Probe(s.ctx(), v, spec, s.placement); r.Answer != rotation.Inconclusive || !strings.Contains(r.Reason, `no backend "other"`) {
+		t.Errorf("probe of an unknown backend = %+v", r)
+	}
+	s.target.ProbeImage = "keyturn-task:missing"
+	if r := s.target.Probe(s.ctx(), v, spec, s.placement); r.Answer != rotation.Inconclusive || !strings.Contains(r.Reason, "keyturn-task:missing") {
+		t.Errorf("probe without its image = %+v", r)
+	}
+	s.nothingLeft()
+
+	// As a user who may not read the mount: not an answer of the backend.
+	s.target.ProbeImage = imagePlain
+	spec.Backend = "fake"
+	s.update(s.placement.Service, func(spec *engineapi.ServiceSpec) { spec.TaskTemplate.ContainerSpec.User = "70" })
+	if r := s.target.Probe(s.ctx(), v, spec, s.placement); r.Answer != rotation.Inconclusive || !strings.Contains(r.Reason, "user 70") {
+		t.Errorf("probe as user 70 of a mount for user 0 = %+v, want that it cannot be read", r)
+	}
+}
+
+// The probe runs as whoever the service's files are for.
+func TestProbeUser(t *testing.T) {
+	s := newStage(t)
+	uid, gid := "70", "71"
+	v := s.put(1, "good")
+	spec := rotation.ProbeSpec{Backend: "fake", Endpoints: []string{"fake://db"}}
+	s.serve(v, withImage(imagePlain), func(spec *engineapi.ServiceSpec) {
+		file := spec.TaskTemplate.ContainerSpec.Secrets[0].File
+		file.UID, file.GID = uid, gid
+	})
+	if r := s.target.Probe(s.ctx(), v, spec, s.placement); r.Answer != rotation.Alive {
+		t.Errorf("probe of a mount for user 70 = %+v", r)
+	}
+	// A declared change of the owner is tried, too.
+	s.placement.UID = &gid
+	if r := s.target.Probe(s.ctx(), v, spec, s.placement); r.Answer != rotation.Alive {
+		t.Errorf("probe of a mount that is to be for user 71 = %+v", r)
+	}
+}
+
+// nothingLeft checks that no probe of the credential is left.
+func (s *stage) nothingLeft() {
+	s.Helper()
+	services, err := s.client.ServiceList(s.Context(), engineapi.ServiceListOptions{})
+	s.must(err)
+	for _, service := range services {
+		if l := service.Spec.Labels; l["keyturn.probe"] != "" && l["keyturn.credential"] == s.credential {
+			s.Errorf("service %q is left", service.Spec.Name)
+		}
+	}
+	configs, err := s.client.ConfigList(s.Context(), engineapi.ConfigListOptions{})
+	s.must(err)
+	for _, c := range configs {
+		if l := c.Spec.Labels; l["keyturn.probe"] != "" && l["keyturn.credential"] == s.credential {
+			s.Errorf("config %q is left", c.Spec.Name)
+		}
+	}
+}
+
+// What a killed run left goes, whatever time it had; the rest stays.
+func TestSweep(t *testing.T) {
+	s := newStage(t)
+	later := time.Now().Add(time.Hour).UTC().Format(time.RFC3339)
+	for name, labels := range map[string]map[string]string{
+		"dead":  {"keyturn.credential": s.credential, "keyturn.probe": later},
+		"other": {"keyturn.credential": s.credential + "-other", "keyturn.probe": later},
+		"none":  {"keyturn.credential": s.credential},
+	} {
+		_, err := s.client.ConfigCreate(s.Context(), engineapi.ConfigSpec{Data: []byte("x"),
+			Annotations: engineapi.Annotations{Name: "probe-" + s.credential + "-" + name, Labels: labels}})
+		s.must(err)
+	}
+	v := s.put(1, "slow")
+	left := s.spec("probe-"+s.credential, v)
+	left.Labels = map[string]string{"keyturn.credential": s.credential, "keyturn.probe": later}
+	_, err := s.client.ServiceCreate(s.Context(), left, engineapi.ServiceCreateOptions{})
+	s.must(err)
+	s.must(s.target.Sweep(s.ctx(), s.credential))
+	if _, _, err := s.client.ServiceInspectWithRaw(s.Context(), left.Name, engineapi.ServiceInspectOptions{}); err == nil {
+		t.Error("the dead probe is left")
+	}
+	for name, want := range map[string]bool{"dead": false, "other": true, "none": true} {
+		_, _, err := s.client.ConfigInspectWithRaw(s.Context(), "probe-"+s.credential+"-"+name)
+		if (err == nil) != want {
+			t.Errorf("config %q after Sweep: %v, want it there = %v", name, err, want)
+		}
+	}
+}
+
+// RunProbe never says more than it knows.
+func TestRunProbe(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	spec := dir + "/probe.json"
+	if err := os.WriteFile(spec, []byte(`{"backend":"fake"}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		name, spec, dir string
+		login           func(string) rotation.Login
+		want            int
+	}{
+		{"no spec", dir + "/none", dir, nil, swarm.ExitUnknown},
+		{"unknown backend", spec, dir, func(string) rotation.Login { return nil }, swarm.ExitUnknown},
+		{"no fields", spec, dir + "/none", answering(rotation.Dead), swarm.ExitUnknown},
+		{"alive", spec, dir, answering(rotation.Alive), swarm.ExitAlive},
+		{"dead", spec, dir, answering(rotation.Dead), swarm.ExitDead},
+	} {
+		var out bytes.Buffer
+		if got := swarm.RunProbe(t.Context(), tt.spec, tt.dir, tt.login, &out); got != tt.want {
+			t.Errorf("%s: RunProbe = %d, want %d; it printed %s", tt.name, got, tt.want, out.String())
+		}
+	}
+}
+
+func answering(a rotation.Answer) func(string) rotation.Login {
+	return func(string) rotation.Login {
+		return func(context.Context, rotation.ProbeSpec, rotation.Material) rotation.ProbeResult {
+			return rotation.ProbeResult{Answer: a}
+		}
+	}
+}
