@@ -1,0 +1,63 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"github.com/keyturn/keyturn/internal/journal"
+)
+
+func (a *app) auditCommand() *cobra.Command {
+	audit := &cobra.Command{Use: "audit", Short: "Verify the record", Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
+	var file string
+	verify := &cobra.Command{
+		Use: "verify", Short: "Verify the journal's chain, and name the first bad entry", Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.verify(cmd.Context(), file) },
+	}
+	verify.Flags().StringVar(&file, "journal", "", "verify this `file`, without a configuration")
+	audit.AddCommand(verify)
+	return audit
+}
+
+// verify reads the whole chain. It needs no engine, no backend and no secret.
+func (a *app) verify(ctx context.Context, path string) error {
+	if path == "" {
+		cfg, err := a.config()
+		if err != nil {
+			return err
+		}
+		path = a.journalPath(cfg)
+	}
+	home, err := journal.Open(path, journal.Options{})
+	if errors.Is(err, fs.ErrNotExist) {
+		return usagef("nothing was ever rotated with this journal, or it stands elsewhere", "there is no journal %s", path)
+	}
+	var entries []journal.Entry
+	if err == nil {
+		entries, err = home.Read(ctx)
+	}
+	if fault, ok := errors.AsType[*journal.Fault](err); ok && a.output == "json" {
+		if jerr := a.json(map[string]any{"ok": false, "journal": path, "kind": fault.Kind, "seq": fault.Seq, "line": fault.Line, "detail": fault.Detail}); jerr != nil {
+			return jerr
+		}
+		complain(a.Stderr, err)
+		return exitStatus(exitTampered)
+	}
+	if err != nil {
+		return err
+	}
+	head := journal.Head{}
+	if n := len(entries); n > 0 {
+		head = entries[n-1].Head()
+	}
+	if a.output == "json" {
+		return a.json(map[string]any{"ok": true, "journal": path, "entries": len(entries), "head": head.Hash})
+	}
+	a.printf("%s: %d entries, the chain is whole, head %s\n", filepath.Clean(path), len(entries), head)
+	return nil
+}

@@ -1,0 +1,117 @@
+package cli_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestCrashMatrixDirectory kills keyturn with -9 before and after every record
+// and every effect of a rotation, lets it go on from another folder with only
+// the journal, and shows that a working credential was in service at every
+// moment, and that nothing is left over.
+func TestCrashMatrixDirectory(t *testing.T) {
+	pg := servers.postgres.Get(t)
+	whole := newShop(t, pg)
+	whole.ok("adopt", whole.name)
+	r := whole.runWith([]string{crashAt + "=0"}, "rotate", "--wait", whole.name)
+	if r.code != 0 {
+		t.Fatalf("the rotation that is not killed fails: exit %d\n%s%s", r.code, r.stdout, r.stderr)
+	}
+	whole.finished(2)
+	if len(r.points) < 40 {
+		t.Fatalf("only %d points to be killed at: %q", len(r.points), r.points)
+	}
+	for i, point := range r.points {
+		t.Run(fmt.Sprintf("%02d %s", i+1, strings.ReplaceAll(point, "/", "-")), func(t *testing.T) {
+			t.Parallel()
+			crashed(t, i+1)
+		})
+	}
+}
+
+func crashed(t *testing.T, at int) {
+	s := newShop(t, servers.postgres.Get(t))
+	s.ok("adopt", s.name)
+	l := s.startLoad()
+	r := s.runWith([]string{fmt.Sprintf("%s=%d", crashAt, at)}, "rotate", "--wait", s.name)
+	if r.code != -1 {
+		t.Fatalf("keyturn was not killed: exit %d\n%s%s", r.code, r.stdout, r.stderr)
+	}
+	s.goOn()
+	l.stop(t)
+	p := s.status()
+	if p.Current != 2 && p.Current != 3 {
+		t.Fatalf("after the kill and the resume: %+v", p)
+	}
+	s.finished(p.Current)
+}
+
+// goOn runs what status says comes next until no rotation is open. If the kill
+// came before one was, it begins one.
+func (s *shop) goOn() {
+	s.t.Helper()
+	for range 20 {
+		p := s.status()
+		if p.Next == "" && p.Current > 1 {
+			return
+		}
+		phase := p.Next
+		if phase == "" {
+			phase = "prepare"
+		}
+		if r := s.run(phase, s.name); r.code == 3 && phase == "cleanup" {
+			time.Sleep(300 * time.Millisecond) // the overlap is not over
+		} else if r.code != 0 {
+			s.t.Fatalf("keyturn %s: exit %d\n%s%s", phase, r.code, r.stdout, r.stderr)
+		}
+	}
+	s.t.Fatalf("the rotation does not end: %+v", s.status())
+}
+
+// finished checks that one version is in service and everything of the others gone.
+func (s *shop) finished(current int) {
+	s.t.Helper()
+	p := s.status()
+	if p.Current != current || p.Pending != 0 || p.Previous != 0 || p.Queue != 0 {
+		s.t.Errorf("status is %+v, want only version %d", p, current)
+	}
+	entries, err := os.ReadDir(filepath.Join(s.root, s.name))
+	s.must(err)
+	var names []string
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	if want := []string{"current", fmt.Sprintf("v%d", current)}; !slices.Equal(names, want) {
+		s.t.Errorf("the directory holds %q, want %q", names, want)
+	}
+	s.oneLogin()
+	s.ok("audit", "verify")
+	b, err := os.ReadFile(s.journal)
+	s.must(err)
+	s.clean(string(b))
+}
+
+// oneLogin checks that one login of the credential can log in, and that the
+// adopted one is dead in all three ways.
+func (s *shop) oneLogin() {
+	s.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	conn, err := s.pg.Connect(ctx, "postgres", s.pg.AdminPassword(), "postgres")
+	s.must(err)
+	defer conn.Close(ctx)
+	var can, dead int
+	s.must(conn.QueryRow(ctx, `select
+		count(*) filter (where rolcanlogin and rolpassword is not null and (rolvaliduntil is null or rolvaliduntil > now())),
+		count(*) filter (where rolname = $1 and not rolcanlogin and rolpassword is null and rolvaliduntil = '-infinity')
+		from pg_authid where rolname = $1 or rolname like $1 || '\_%'`, s.name).Scan(&can, &dead))
+	if can != 1 || dead != 1 {
+		s.t.Errorf("%d logins can log in, want 1; %d adopted ones are dead, want 1", can, dead)
+	}
+}

@@ -1,0 +1,94 @@
+package cli
+
+import (
+	"context"
+	"math"
+	"sync"
+
+	"github.com/keyturn/keyturn/internal/journal"
+	"github.com/keyturn/keyturn/internal/rotation"
+)
+
+// records is a journal's home as the core sees it: entries in, records out. It
+// adds to every record who writes it.
+type records struct {
+	home journal.Home
+	sign journal.Entry // actor, run and commit of what we write
+
+	mu    sync.Mutex
+	heads map[int64]journal.Head // of what was read or written, by number
+}
+
+var _ rotation.Journal = (*records)(nil)
+
+func newRecords(home journal.Home, sign journal.Entry) *records {
+	return &records{home: home, sign: sign, heads: map[int64]journal.Head{0: {}}}
+}
+
+// Records implements [rotation.Journal].
+func (r *records) Records(ctx context.Context) ([]rotation.Record, error) {
+	entries, err := r.home.Read(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return r.read(entries), nil
+}
+
+func (r *records) read(entries []journal.Entry) []rotation.Record {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	out := make([]rotation.Record, len(entries))
+	for i, e := range entries {
+		r.heads[e.Seq] = e.Head()
+		out[i] = recordOf(e)
+	}
+	return out
+}
+
+// Append implements [rotation.Journal].
+func (r *records) Append(ctx context.Context, after int64, build func([]rotation.Record) ([]rotation.Record, error)) (int64, error) {
+	var from journal.Head
+	r.mu.Lock()
+	from, known := r.heads[after]
+	r.mu.Unlock()
+	if !known && after == math.MaxInt64 {
+		head, err := r.home.Head(ctx)
+		if err != nil {
+			return 0, err
+		}
+		from = head
+	}
+	log := journal.FollowFrom(r.home, from)
+	var since []rotation.Record
+	sealed, err := log.Append(ctx, func(entries []journal.Entry, _ journal.Head) ([]journal.Entry, error) {
+		since = append(since, r.read(entries)...)
+		fresh, err := build(since)
+		if err != nil {
+			return nil, err
+		}
+		return r.entries(fresh), nil
+	})
+	if err != nil {
+		return 0, err
+	}
+	r.read(sealed)
+	return log.Head().Seq, nil
+}
+
+func (r *records) entries(fresh []rotation.Record) []journal.Entry {
+	out := make([]journal.Entry, len(fresh))
+	for i, rec := range fresh {
+		e := r.sign
+		e.Time, e.Rotation, e.Credential, e.Version = rec.Time, rec.Rotation, rec.Credential, rec.Version
+		e.Identity, e.Phase, e.Step, e.Status = rec.Identity, string(rec.Phase), rec.Step, string(rec.Status)
+		e.Plan, e.Evidence = rec.Plan, rec.Evidence
+		out[i] = e
+	}
+	return out
+}
+
+func recordOf(e journal.Entry) rotation.Record {
+	return rotation.Record{Seq: e.Seq, Time: e.Time, Rotation: e.Rotation, Credential: e.Credential, Version: e.Version,
+		Identity: e.Identity, Phase: rotation.Phase(e.Phase), Step: e.Step, Status: rotation.RecordStatus(e.Status),
+		Plan: e.Plan, Evidence: e.Evidence}
+}

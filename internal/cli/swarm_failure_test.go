@@ -1,0 +1,245 @@
+package cli_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/swarm"
+
+	"github.com/keyturn/keyturn/internal/testserver"
+)
+
+// brokenAs makes the application call itself unhealthy as the stack's login of
+// that ending, though its logins work.
+func brokenAs(ending string) stackOption {
+	return func(s *swarm.ServiceSpec) {
+		loadEnv("LOAD_UNHEALTHY_USER=" + strings.TrimSuffix(s.Name, "_app") + ending)(s)
+	}
+}
+
+// release is what somebody else ships: another image, a label and a variable.
+func release(s *swarm.ServiceSpec) {
+	s.TaskTemplate.ContainerSpec.Image = otherImage
+	s.Labels["release"] = "42"
+	loadEnv("FEATURE=on")(s)
+}
+
+// released checks that the release is still there.
+func (k *stack) released() {
+	k.t.Helper()
+	s := k.inspect().Spec
+	if c := s.TaskTemplate.ContainerSpec; c.Image != otherImage || s.Labels["release"] != "42" || !slices.Contains(c.Env, "FEATURE=on") || s.Labels["team"] != "orders" {
+		k.t.Errorf("the release was reverted: image %q, labels %v, variables %q", c.Image, s.Labels, c.Env)
+	}
+}
+
+// records returns what the journal says.
+func (k *stack) records() []journalLine {
+	k.t.Helper()
+	b, err := os.ReadFile(k.journal)
+	k.must(err)
+	var lines []journalLine
+	for text := range strings.Lines(string(b)) {
+		var l journalLine
+		k.must(json.Unmarshal([]byte(text), &l))
+		lines = append(lines, l)
+	}
+	return lines
+}
+
+type journalLine struct {
+	Time                time.Time
+	Phase, Step, Status string
+}
+
+// back returns how long a failed move took to be undone, to the last record.
+func (k *stack) back() time.Duration {
+	k.t.Helper()
+	lines := k.records()
+	for i, l := range lines {
+		if l.Phase == "cutover" && l.Step == "move" && l.Status == "failed" {
+			return lines[len(lines)-1].Time.Sub(lines[i].Time)
+		}
+	}
+	k.t.Fatalf("the journal has no failed move: %+v", lines)
+	return 0
+}
+
+// canLogIn returns the logins of the credential that the server would take.
+func (k *stack) canLogIn() []string {
+	k.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	conn, err := k.pg.Connect(ctx, testserver.AdminUser, k.pg.AdminPassword(), "postgres")
+	k.must(err)
+	defer conn.Close(ctx)
+	var names []string
+	k.must(conn.QueryRow(ctx, `select array_agg(rolname::text order by rolname) from pg_authid
+		where (rolname = $1 or rolname like $1 || '\_%') and rolcanlogin and rolpassword is not null
+		and (rolvaliduntil is null or rolvaliduntil > now())`, k.name).Scan(&names))
+	return names
+}
+
+// undone checks that only the adopted version is left, at work and on the Swarm.
+func (k *stack) undone() {
+	k.t.Helper()
+	k.done(1)
+	if got := k.canLogIn(); !slices.Equal(got, []string{k.name}) {
+		k.t.Errorf("these can log in: %q, want only %q", got, k.name)
+	}
+	if user, _ := k.reads(); user != k.name {
+		k.t.Errorf("the service logs in as %q, want %q", user, k.name)
+	}
+}
+
+// TestSwarmUnhealthy cuts over to a version with which the application does not
+// get well: the services are back within 30 s of the failed check, and a
+// release that was shipped in between stays.
+func TestSwarmUnhealthy(t *testing.T) {
+	t.Parallel()
+	for _, mounts := range []string{"switch", "dual"} {
+		t.Run(mounts, func(t *testing.T) {
+			t.Parallel()
+			k := newStack(t, servers.postgres.Get(t), []string{"mounts: " + mounts}, brokenAs("_a"))
+			k.ok("adopt", k.name)
+			k.ok("prepare", k.name)
+			k.change(release)
+			k.ok("validate", k.name) // it waits until the release is out
+			k.steady()
+			before := k.tasks()
+			k.fails(1, []string{"rolled back", "unhealthy", "docker service logs"}, "cutover", k.name)
+			if took := k.back(); took > 30*time.Second {
+				t.Errorf("the way back took %s, want 30s at most", took)
+			}
+			k.undone()
+			k.released()
+			k.noneFailed()
+			if mounts == "switch" && !slices.Equal(k.tasks(), before) {
+				// The first new task failed before an old one was stopped.
+				t.Errorf("tasks were restarted: %q became %q", before, k.tasks())
+			}
+		})
+	}
+}
+
+// steady waits until the service is up and its update over.
+func (k *stack) steady() {
+	k.t.Helper()
+	for end := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
+		s, u := k.inspect(), swarm.UpdateState("none")
+		if s.UpdateStatus != nil {
+			u = s.UpdateStatus.State
+		}
+		if k.runsAll(s.Spec) && u != swarm.UpdateStateUpdating {
+			return
+		}
+		if time.Now().After(end) {
+			k.t.Fatalf("the update is %q for a minute", u)
+		}
+	}
+}
+
+// runsAll reports whether all tasks run, and with the spec as it is.
+func (k *stack) runsAll(spec swarm.ServiceSpec) bool {
+	k.t.Helper()
+	tasks, err := k.engine.Tasks(context.Background(), k.service)
+	k.must(err)
+	want := *spec.Mode.Replicated.Replicas
+	for _, task := range tasks {
+		if task.Status.State != swarm.TaskStateRunning {
+			continue
+		}
+		if task.DesiredState != swarm.TaskStateRunning || !reflect.DeepEqual(task.Spec.ContainerSpec, spec.TaskTemplate.ContainerSpec) {
+			return false
+		}
+		want--
+	}
+	return want == 0
+}
+
+// TestSwarmValidationFails takes the new login its way in, before validate:
+// switch takes nothing back that would restart a task, dual does so with one
+// rolling update, and a release that was shipped in between stays.
+func TestSwarmValidationFails(t *testing.T) {
+	t.Parallel()
+	for _, mounts := range []string{"switch", "dual"} {
+		t.Run(mounts, func(t *testing.T) {
+			t.Parallel()
+			pg := testserver.NewPostgres(t, testserver.PostgresOptions{})
+			k := newStack(t, pg, []string{"mounts: " + mounts})
+			k.ok("adopt", k.name)
+			k.ok("prepare", k.name)
+			k.change(release)
+			k.steady()
+			before, tasks := k.tasks(), k.totals().Tasks
+			k.must(pg.SetHBA("local all all scram-sha-256\nhostssl all " + k.name + "_a 0.0.0.0/0 reject\n" + testserver.DefaultHBA))
+			k.fails(1, []string{"rolled back", "version 2 is", "pg_hba"}, "validate", k.name)
+			k.undone()
+			k.released()
+			if mounts == "switch" {
+				k.same("a failed validation", before)
+			} else if now := k.totals().Tasks; now != tasks+2 {
+				t.Errorf("a failed validation started %d tasks, want one rolling update of 2", now-tasks)
+			}
+			k.noneFailed()
+			k.must(pg.ResetHBA())
+			k.ok("rotate", "--wait", k.name)
+			k.done(3) // the number 2 is burnt
+			k.released()
+		})
+	}
+}
+
+// TestSwarmUnanswered lets PostgreSQL fall silent and go away in the middle:
+// that says nothing about a credential, nothing is touched, and the next run
+// goes on.
+func TestSwarmUnanswered(t *testing.T) {
+	t.Parallel()
+	pg := testserver.NewPostgres(t, testserver.PostgresOptions{})
+	// The application's own check would have Swarm restart it.
+	unchecked := func(s *swarm.ServiceSpec) {
+		s.TaskTemplate.ContainerSpec.Healthcheck = &container.HealthConfig{Test: []string{"NONE"}}
+	}
+	k := newStack(t, pg, nil, unchecked)
+	k.ok("adopt", k.name)
+	k.ok("prepare", k.name)
+	before, held := k.tasks(), k.objects()
+	nothing := func(when string) {
+		t.Helper()
+		k.same(when, before)
+		if got := k.objects(); !slices.Equal(got, held) {
+			t.Errorf("%s: on the Swarm there are %q, want %q", when, got, held)
+		}
+	}
+
+	const hasty = "rollout: {monitor: 1s, health-timeout: 5s, timeout: 90s}"
+	k.configure(hasty)
+	k.must(pg.Pause())
+	k.fails(4, []string{"connecting as administrator"}, "validate", k.name)
+	nothing("validate against a silent server")
+	k.must(pg.Resume())
+	k.configure()
+	k.ok("validate", k.name)
+	k.configure(hasty)
+
+	k.must(pg.Stop(context.Background()))
+	k.fails(4, []string{"connecting as administrator"}, "cutover", k.name)
+	nothing("cutover against a server that is gone")
+	k.must(pg.Start(context.Background()))
+	k.configure()
+	k.goOn()
+	k.done(2)
+	for code := range k.totals().ByCode {
+		if !slices.Contains([]string{"timeout", "connect", "57P01", "57P03"}, code) {
+			t.Errorf("a login failed with %q, want only those that met no server: %v", code, fmt.Sprint(k.totals().ByCode))
+		}
+	}
+}
