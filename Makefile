@@ -1,0 +1,48 @@
+# make demo    watch a credential being rotated under load, beside the script people use today
+# make test    every test, with real servers; installs what is missing (.ci/install)
+# make crash   the long crash matrix: killed at every point
+# make bench   the benchmarks behind docs/benchmarks.md
+# make race    the core under the race detector
+# make lint    gofmt, go vet, staticcheck, actionlint
+# make build   the program: bin/keyturn
+
+GO ?= go
+export GO
+
+# The linters are built once per version, into the user's cache.
+LINT_BIN := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/keyturn/lint/$(shell sha256sum tools/lint/go.sum | cut -c1-12)
+WORKFLOWS := $(wildcard .github/workflows/*.yml workflows-examples/*.yml)
+
+.PHONY: demo test crash bench race lint build install
+
+build:
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags='-s -w' -o bin/keyturn ./cmd/keyturn
+
+install:
+	@.ci/install
+
+demo: install
+	@$(GO) run -exec $(CURDIR)/.ci/as-root ./internal/demo
+
+test: install
+	@.ci/test
+
+crash: install
+	KEYTURN_CRASH=all $(GO) test -exec $(CURDIR)/.ci/as-root -count=1 -timeout 60m -run Crash ./...
+
+bench: install
+	$(GO) test -exec $(CURDIR)/.ci/as-root -run '^$$' -bench . -benchtime 1x -timeout 60m ./...
+
+lint: $(LINT_BIN)/.stamp
+	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then echo "gofmt these: $$unformatted" >&2; exit 1; fi
+	$(GO) vet ./...
+	$(LINT_BIN)/staticcheck ./...
+	$(LINT_BIN)/actionlint -shellcheck= -pyflakes= $(WORKFLOWS)
+
+$(LINT_BIN)/.stamp:
+	GOBIN=$(LINT_BIN) $(GO) -C tools/lint install tool
+	@touch $@
+
+# Every package that starts no server, under the race detector.
+race:
+	$(GO) test -race -shuffle=on -timeout 30m ./internal/secret ./internal/config ./internal/journal ./internal/rotation/... ./rotated
