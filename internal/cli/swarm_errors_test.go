@@ -91,8 +91,12 @@ func removeForeignSecret(k *stack) {
 	k.must(k.client.SecretRemove(context.Background(), s.ID))
 }
 
-// duration is what a step took, in the line of the progress.
-var duration = regexp.MustCompile(`failed  [0-9.]+ s:`)
+// What differs from run to run: how long a step took, in the line of the
+// progress, and when something was logged.
+var (
+	duration = regexp.MustCompile(`failed  [0-9.]+ s:`)
+	logged   = regexp.MustCompile(`(?m)^time=\S+ `)
+)
 
 const long = "a_password_with_a_very_long_name_that_leaves_no_room_for_a_v1"
 
@@ -115,6 +119,7 @@ keyturn: adopting "NAME": a secret of "NAME" is used by undeclared services: "NA
 hint: declare it under services:, or under ignore: with a reason
 `},
 		{"probe image missing", edit(probeImage, "keyturn-stack:nowhere"), edit("keyturn-stack:nowhere", probeImage), []string{"adopt"}, 4, `
+time=NOW level=WARN msg="the database is named like the login: a connection string without a database name would look for one named like the new login" database=NAME
 keyturn: adopting "NAME": cannot tell whether what the services mount now works: the probe did not run to its end: task is rejected: No such image: keyturn-stack:nowhere (is the image "keyturn-stack:nowhere" on that node?)
 hint: look at the probe endpoints and at what the services mount, then run it again
 `},
@@ -195,7 +200,7 @@ func (k *stack) bad(cases []badCase) {
 		objects, spec, logins, lines := k.objects(), k.inspect().Spec, k.canLogIn(), k.written()
 		r := k.run(append(c.command, k.name)...)
 		got := strings.ReplaceAll(strings.ReplaceAll(r.stderr, k.config, "CONFIG"), k.name, "NAME")
-		got = duration.ReplaceAllString(got, "failed:")
+		got = logged.ReplaceAllString(duration.ReplaceAllString(got, "failed:"), "time=NOW ")
 		if r.code != c.code || got != strings.TrimPrefix(c.says, "\n") {
 			k.t.Errorf("%s: exit %d, want %d; it says\n%s\nwant\n%s", c.name, r.code, c.code, got, c.says)
 		}

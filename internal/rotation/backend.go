@@ -125,4 +125,9 @@ type Use struct {
 	Kind   string `json:"kind"` // "spec", "previous-spec", "task", "session"
 	Name   string `json:"name"` // the service, the task, the client
 	Detail string `json:"detail,omitempty"`
+
+	// Idle marks a use that nobody would miss: the spec of a service that is
+	// left alone on purpose and runs no task. It keeps an object from being
+	// removed, and a version from nothing.
+	Idle bool `json:"idle,omitempty"`
 }

@@ -152,7 +152,7 @@ func (s *Standard) Tend(ctx context.Context, c Credential) (Result, error) {
 type useList struct{ services, sessions []string }
 
 // uses returns who still holds on to a version. A previous spec is no use that
-// anybody must act on: removal moves it on.
+// anybody must act on (removal moves it on), nor is an idle one.
 func (s *Standard) uses(ctx context.Context, v Version) (useList, error) {
 	var out useList
 	h, err := s.Target.Observe(ctx, v)
@@ -160,7 +160,7 @@ func (s *Standard) uses(ctx context.Context, v Version) (useList, error) {
 		return out, err
 	}
 	for _, u := range h.Uses {
-		if u.Kind != "previous-spec" {
+		if u.Kind != "previous-spec" && !u.Idle {
 			out.services = append(out.services, strings.TrimSpace(u.Kind+" "+u.Name+" "+u.Detail))
 		}
 	}

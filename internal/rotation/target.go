@@ -145,6 +145,25 @@ type ServiceReport struct {
 	Unhealthy     string `json:"unhealthy,omitempty"`
 }
 
+type leaseKey struct{}
+
+// WithLease returns a context that carries the check of the leases under which
+// a target or a backend is called.
+func WithLease(ctx context.Context, check func(context.Context) error) context.Context {
+	return context.WithValue(ctx, leaseKey{}, check)
+}
+
+// CheckLease reads the leases again that [WithLease] set. A call that has
+// several effects, such as the update of several services, asks before each of
+// them. The error says that another run took over ([ErrLeaseLost]), or that it
+// cannot be told now (class [Unknown]); in both cases nothing more is changed.
+func CheckLease(ctx context.Context) error {
+	if check, ok := ctx.Value(leaseKey{}).(func(context.Context) error); ok {
+		return check(ctx)
+	}
+	return nil
+}
+
 type rotationKey struct{}
 
 // WithRotation returns a context that carries the id of the rotation in whose

@@ -237,7 +237,13 @@ func (b *Backend) mentionClients(ctx context.Context, c *cluster) {
 		b.options.Logger.InfoContext(ctx, "a client of the adopted login: it must be one of the declared services, or it fails when version 1 ends",
 			"login", role, "application", s.Application, "from", s.Client, "database", s.Database)
 	}
-	if slices.ContainsFunc(sessions, func(s session) bool { return s.Database == role }) {
+	var namesake bool
+	err = c.primary.conn.QueryRow(ctx, "select exists (select from pg_catalog.pg_database where datname = $1::text)", role).Scan(&namesake)
+	if err != nil {
+		b.options.Logger.WarnContext(ctx, "the databases cannot be listed", "error", wrap(c.primary.name, err))
+		return
+	}
+	if namesake {
 		b.options.Logger.WarnContext(ctx, "the database is named like the login: a connection string without a database name would look for one named like the new login",
 			"database", role)
 	}
