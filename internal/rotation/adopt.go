@@ -15,7 +15,7 @@ type Adoption struct {
 // Adopt records a version that services use already as version 1. Look gathers
 // it, reading only; it runs while we hold the lease.
 func (e *Engine) Adopt(ctx context.Context, credential string, opt Options, look func(context.Context) (Adoption, error)) (c Credential, err error) {
-	s := &session{Engine: e, phase: Adopt, opt: opt, leases: map[string]Lease{}, drafts: map[string]Version{}}
+	s := newSession(e, Adopt, opt)
 	s.procs = []Procedure{named(credential)}
 	if err := s.load(ctx); err != nil {
 		return Credential{}, err
@@ -27,7 +27,7 @@ func (e *Engine) Adopt(ctx context.Context, credential string, opt Options, look
 	if err := s.load(ctx); err != nil {
 		return Credential{}, err
 	}
-	rec := Record{Credential: credential, Version: 1, Phase: Adopt, Step: "adopt", Status: RecordDone}
+	rec := Record{Credential: credential, Version: 1, Phase: Adopt, Step: stepAdopt, Status: RecordDone}
 	probe := rec
 	probe.Evidence = evidence(keyVersion, Version{Credential: credential, Number: 1}, keyEpoch, s.leases[credential].Holder().Epoch)
 	if err := s.ledger.Clone().Apply(probe); err != nil {

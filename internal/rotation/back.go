@@ -13,7 +13,8 @@ import (
 //
 //   - cancelled: nothing is undone, the next run goes on
 //   - not known ([Unknown]): nothing may be concluded, nothing is undone
-//   - refused before anything was begun: nothing is to be undone
+//   - refused before the services were moved: that says nothing against the new
+//     version, and nothing is undone
 //   - else: everything of the rotation is taken back
 func (s *session) failed(ctx context.Context, cause error) error {
 	switch {
@@ -22,22 +23,64 @@ func (s *session) failed(ctx context.Context, cause error) error {
 	case errors.Is(cause, ErrLeaseLost):
 		return cause // what is left is the business of who has the lease now
 	case ClassOf(cause) == Unknown || ClassOf(cause) == Stuck:
+		s.boundAgain(ctx)
 		return cause
 	case !slices.ContainsFunc(s.procs, func(p Procedure) bool { return s.ledger.Credential(p.Credential()).Open != nil }):
 		return cause
-	case ClassOf(cause) == Refused && s.phase == Cutover && !s.begun(Move):
+	case ClassOf(cause) == Refused && s.phase != Prepare && !s.begun(Move):
+		s.boundAgain(ctx)
 		return cause
 	}
 	ctx, cancel := context.WithTimeout(ctx, undoTime)
 	defer cancel()
 	if err := s.intents(ctx, Rollback, keyReason, cause.Error()); err != nil {
-		return &Error{Class: Stuck, Hint: "what is true now: keyturn status; to go on: keyturn " + string(s.phase), Err: errors.Join(cause, err)}
+		return &Error{Class: Stuck, Hint: "what is true now: keyturn status; to go on: " + s.again(s.phase), Err: errors.Join(cause, err)}
 	}
 	if err := s.back(ctx); err != nil {
-		return &Error{Class: Stuck, Hint: "what is true now: keyturn status; to go on: keyturn rollback", Err: errors.Join(cause, err)}
+		return &Error{Class: Stuck, Hint: "what is true now: keyturn status; to go on: " + s.again(Rollback), Err: errors.Join(cause, err)}
 	}
 	s.notef("rolled back: everything of rotation %s was undone", s.id)
 	return &Error{Class: Failed, Hint: HintOf(cause), Text: "rolled back", Err: cause}
+}
+
+// again returns the command that goes on with a phase.
+func (s *session) again(p Phase) string {
+	command := "keyturn " + string(p)
+	if p == Rollback {
+		command += ` --reason "go on"`
+	}
+	for _, proc := range s.procs {
+		command += " " + proc.Credential()
+	}
+	return command
+}
+
+// halfway marks an error of a rollback that was begun and is not at its end.
+func (s *session) halfway(err error) error {
+	if err == nil || ctxError(err) || errors.Is(err, ErrLeaseLost) || !s.standsAt(Rollback) {
+		return err
+	}
+	return Classify(Stuck, "what is true now: keyturn status; to go on: "+s.again(Rollback), err)
+}
+
+// boundAgain gives the next versions their bound again when a cutover stops
+// before anything was moved: nobody may come back to it. What fails is noted,
+// and no more.
+func (s *session) boundAgain(ctx context.Context) {
+	if s.phase != Cutover || s.begun(Move) || s.begun(Activate) {
+		return
+	}
+	for _, p := range s.procs {
+		before, _ := p.Steps(Cutover)
+		for _, st := range before {
+			if st.Effect != Bound || st.Undo == nil {
+				continue
+			}
+			if err := s.undoStep(ctx, p, Cutover, st); err != nil {
+				s.notef("the new version of %q stays valid without a bound: %v", p.Credential(), err)
+			}
+		}
+	}
 }
 
 // begun reports whether an effect on any next version was begun and not undone.
@@ -99,14 +142,21 @@ func (s *session) stay(ctx context.Context, cause error) error {
 	if ctx.Err() != nil || errors.Is(cause, ErrLeaseLost) {
 		return cause
 	}
+	for _, p := range s.procs {
+		if c := s.view(p); c.Open != nil {
+			if begun, _ := c.Open.happened(Move, c.Open.From); begun {
+				return cause // an earlier run began to move them: there is only back
+			}
+		}
+	}
 	var records []Record
 	for _, p := range s.procs {
 		c := s.view(p)
 		if c.Open == nil || c.Open.Phase != Rollback {
 			continue
 		}
-		if begun, _ := c.Open.happened(Move, c.Open.From); begun {
-			return cause // an earlier run began to move them: there is only back
+		if err := s.undo(ctx, p, Rollback); err != nil {
+			s.notef("the old version of %q has no expiry now; cleanup sets it again: %v", p.Credential(), err)
 		}
 		records = append(records, s.record(p, Rollback, stepPhase, RecordFailed, "error", cause.Error()))
 	}

@@ -77,7 +77,6 @@ func TestCrashMatrixOfTheWayBack(t *testing.T) {
 					for n := 2; n < 12; n++ {
 						w.Unhealthy("api", n, on)
 					}
-					w.Release("api", "app:2")
 				}
 			}
 			script := []rotationtest.Act{{Phase: rotation.Prepare}, {Phase: rotation.Validate},

@@ -10,9 +10,9 @@ import (
 	"time"
 )
 
-// undoTime bounds an undo, a release and the last records of a run that was
-// cancelled: it must end well before a CI runner kills the process.
-const undoTime = 10 * time.Minute
+// undoTime bounds an automatic rollback. Each move of a service has a limit of
+// its own, so this is only for what never ends.
+const undoTime = time.Hour
 
 // An Engine walks the steps of procedures, phase by phase.
 type Engine struct {
@@ -79,9 +79,16 @@ type session struct {
 	procs  []Procedure
 	ledger *Ledger
 	leases map[string]Lease
-	drafts map[string]Version // versions that are not on the record yet
-	id     string             // of the rotation
+	drafts map[string]Version        // versions that are not on the record yet
+	asides map[string]map[string]any // what was found while drafting, for the intent
+	passed map[string]error          // at cleanup: credentials that nothing can be done for now, and why
+	id     string                    // of the rotation
 	out    Summary
+}
+
+func newSession(e *Engine, phase Phase, opt Options) *session {
+	return &session{Engine: e, phase: phase, opt: opt, leases: map[string]Lease{}, drafts: map[string]Version{},
+		asides: map[string]map[string]any{}, passed: map[string]error{}}
 }
 
 // Do runs a phase for a batch of credentials: all of them belong to one open
@@ -90,7 +97,7 @@ type session struct {
 // after the step in hand, with nothing undone: the next run goes on.
 func (e *Engine) Do(ctx context.Context, phase Phase, procs []Procedure, opt Options) (sum Summary, err error) {
 	begun := e.now()
-	s := &session{Engine: e, phase: phase, opt: opt, leases: map[string]Lease{}, drafts: map[string]Version{}}
+	s := newSession(e, phase, opt)
 	s.procs = slices.SortedFunc(slices.Values(procs), func(a, b Procedure) int { return strings.Compare(a.Credential(), b.Credential()) })
 	s.out = Summary{Phase: phase, Outcome: Done}
 	if err := s.load(ctx); err != nil {
@@ -99,18 +106,26 @@ func (e *Engine) Do(ctx context.Context, phase Phase, procs []Procedure, opt Opt
 	if err := s.gate(); err != nil || s.out.For != "" {
 		return s.finish(begun), err
 	}
-	defer func() {
-		if closing := s.close(ctx); closing != nil {
-			err = errors.Join(err, closing)
-		}
-	}()
+	defer func() { err = s.closed(err, s.close(ctx)) }()
 	unlock, err := s.enter(ctx)
+	defer unlock()
 	if err != nil {
 		return s.finish(begun), err
 	}
-	defer unlock()
 	err = s.run(ctx)
 	return s.finish(begun), err
+}
+
+// closed joins what came of a run and what kept its leases from being given back.
+func (s *session) closed(err, closing error) error {
+	switch {
+	case closing == nil:
+		return err
+	case err == nil:
+		return Classify(Unknown, "nothing needs to be done again; the lease ends by itself, or with --take-over",
+			fmt.Errorf("%s is done, but: %w", s.phase, closing))
+	}
+	return errors.Join(err, closing)
 }
 
 func (s *session) load(ctx context.Context) error {
@@ -147,14 +162,18 @@ func (s *session) enter(ctx context.Context) (unlock func(), err error) {
 			continue
 		}
 		u, err := g.Guard(ctx)
-		if err != nil {
-			err = fmt.Errorf("locking %q: %w", p.Credential(), err)
-			if HintOf(err) == "" && ClassOf(err) == Unknown {
-				err = Classify(Unknown, "nothing was changed; run it again when the backend answers", err)
-			}
+		if err == nil {
+			unlocks = append(unlocks, u)
+			continue
+		}
+		err = fmt.Errorf("locking %q: %w", p.Credential(), err)
+		if HintOf(err) == "" && ClassOf(err) == Unknown {
+			err = Classify(Unknown, "nothing was changed; run it again when the backend answers", err)
+		}
+		if s.phase != Cleanup || ctx.Err() != nil {
 			return unlock, err
 		}
-		unlocks = append(unlocks, u)
+		s.passed[p.Credential()] = err // the others' old versions are looked after all the same
 	}
 	return unlock, nil
 }
@@ -181,8 +200,17 @@ func (s *session) lease(ctx context.Context, name string) error {
 	if s.ledger.Credential(name).Holder.Epoch >= lease.Holder().Epoch {
 		return nil // the leaser keeps its leases in the journal
 	}
-	return s.append(ctx, Record{Credential: name, Phase: s.phase, Step: stepLease, Status: RecordNote,
-		Evidence: evidence(keyHolder, lease.Holder())})
+	return s.append(ctx, leaseRecord(name, lease.Holder(), s.opt.TakeOver))
+}
+
+// leaseRecord says who holds the lease of a credential from now on, and whether
+// it was to be taken from a holder that may be alive.
+func leaseRecord(credential string, h Holder, takeOver bool) Record {
+	r := Record{Credential: credential, Phase: h.Phase, Step: stepLease, Status: RecordNote, Evidence: evidence(keyHolder, h)}
+	if takeOver {
+		r.Evidence["take_over"] = json.RawMessage("true")
+	}
+	return r
 }
 
 // close gives the leases back, also after a cancellation.
@@ -222,7 +250,7 @@ func (s *session) run(ctx context.Context) error {
 		return err
 	}
 	if s.standsAt(Rollback) && s.phase != Rollback {
-		if err := s.back(ctx); err != nil {
+		if err := s.halfway(s.back(ctx)); err != nil {
 			return err
 		}
 		s.notef("an interrupted rollback was brought to its end")
@@ -295,7 +323,11 @@ func (s *session) notef(format string, args ...any) {
 	s.out.Notes = append(s.out.Notes, fmt.Sprintf(format, args...))
 }
 
+// wait notes what a credential waits for; of a batch, all of it.
 func (s *session) wait(r Result) {
+	if s.out.For != "" && s.out.For != r.For {
+		r.For = s.out.For + "; " + r.For
+	}
 	s.out.Outcome, s.out.For, s.out.Hint = Waiting, r.For, r.Hint
 	if s.out.Until.IsZero() || r.Until.After(s.out.Until) {
 		s.out.Until = r.Until

@@ -104,30 +104,61 @@ func TestAgainIsNothing(t *testing.T) {
 	})
 }
 
-// Hard problem 47: an outage is unknown; nothing changes, and the next run goes on.
+// Hard problem 47: an outage is unknown, at whichever step of whichever phase
+// it is met; nothing is taken back, and the next run goes on.
 func TestOutage(t *testing.T) {
 	for i, phase := range []rotation.Phase{rotation.Prepare, rotation.Validate, rotation.Cutover, rotation.Cleanup} {
-		t.Run(string(phase), func(t *testing.T) {
+		for at := 0; ; at++ {
+			met := false
 			in(t, rotation.Switch, func(t *testing.T, s *rotationtest.Scenario) {
 				must(t, s, []rotation.Phase{rotation.Prepare, rotation.Validate, rotation.Cutover}[:i]...)
 				s.World.Advance(25 * time.Hour)
-				effects := len(s.World.Effects())
-				s.World.Down("orders", true)
-				_, err := do(s, phase)
-				if phase != rotation.Cleanup { // which marks itself as open and retried
-					wantClass(t, string(phase), err, rotation.Unknown)
-				} else if err == nil {
-					t.Fatal("cleanup went well")
-				}
-				if n := len(s.World.Effects()); n != effects {
-					t.Errorf("%s had effects: %v", phase, s.World.Effects()[effects:])
-				}
-				s.World.Down("orders", false)
-				s.World.Advance(time.Second)
-				must(t, s, phase)
+				met = outage(t, s, phase, at)
 			})
-		})
+			if !met {
+				if at < 3 {
+					t.Errorf("%s has only %d steps to meet an outage at", phase, at)
+				}
+				break
+			}
+		}
 	}
+}
+
+// outage lets the backend fall silent at the n-th step of a phase. It reports
+// whether there is such a step.
+func outage(t *testing.T, s *rotationtest.Scenario, phase rotation.Phase, n int) (met bool) {
+	t.Helper()
+	steps, point := 0, "the lock"
+	e := s.Engine()
+	e.Hook = func(at string) {
+		if !strings.HasPrefix(at, "before effect") {
+			return
+		}
+		if steps++; steps == n {
+			point, met = at, true
+			s.World.Down("orders", true)
+		}
+	}
+	if n == 0 {
+		met = true
+		s.World.Down("orders", true)
+	}
+	_, err := e.Do(t.Context(), phase, s.Procs(), rotation.Options{})
+	if !met {
+		return false
+	}
+	down := credential(t, s)
+	s.World.Down("orders", false)
+	if class := rotation.ClassOf(err); err != nil && class != rotation.Unknown && class != rotation.Stuck {
+		t.Errorf("%s, down at %q: %v of class %d, want unknown", phase, point, err, class)
+	}
+	if down.Burnt > 2 || slices.ContainsFunc(down.Versions, func(v rotation.Version) bool { return v.State == rotation.Discarded }) {
+		t.Errorf("%s, down at %q: something was taken back: %+v", phase, point, down.Versions)
+	}
+	s.World.Advance(time.Second)
+	must(t, s, phase)
+	return true
 }
 
 // A refused version is taken back by validate, without a restart.
@@ -147,14 +178,12 @@ func TestDeadAtValidate(t *testing.T) {
 	})
 }
 
-// Unhealthy at cutover: back, with somebody else's release untouched; dual has
-// exactly one more update.
+// Unhealthy at cutover: back; dual has exactly one more update.
 func TestUnhealthyAtCutover(t *testing.T) {
 	for mounts, updates := range map[rotation.Mounts]int{rotation.Switch: 2, rotation.Dual: 3} {
 		t.Run(string(mounts), func(t *testing.T) {
 			in(t, mounts, func(t *testing.T, s *rotationtest.Scenario) {
 				must(t, s, rotation.Prepare, rotation.Validate)
-				s.World.Release("api", "app:2")
 				s.World.Unhealthy("api", 2, true)
 				_, err := do(s, rotation.Cutover)
 				wantClass(t, "cutover", err, rotation.Failed)
@@ -163,9 +192,6 @@ func TestUnhealthyAtCutover(t *testing.T) {
 				}
 				if got := s.World.Updates("api"); got != updates {
 					t.Errorf("%d updates, want %d", got, updates)
-				}
-				if got := s.World.Image("api"); got != "app:2" {
-					t.Errorf("the image is %s: the release was reverted", got)
 				}
 				if err := s.End(); err != nil {
 					t.Error(err)
@@ -192,51 +218,6 @@ func TestUnknownAtMove(t *testing.T) {
 	})
 }
 
-func TestRollbackAskedFor(t *testing.T) {
-	for name, c := range map[string]struct {
-		before func(t *testing.T, s *rotationtest.Scenario)
-		class  rotation.Class
-		fine   bool
-	}{
-		"in the overlap":         {func(*testing.T, *rotationtest.Scenario) {}, 0, true},
-		"the expiry was reached": {func(_ *testing.T, s *rotationtest.Scenario) { s.World.Advance(100 * time.Hour) }, 0, true},
-		"the old one is refused": {func(t *testing.T, s *rotationtest.Scenario) { s.World.Spoil(credential(t, s).Last()) }, rotation.Unknown, false},
-		"after it was retired": {func(t *testing.T, s *rotationtest.Scenario) {
-			s.World.Advance(25 * time.Hour)
-			must(t, s, rotation.Cleanup)
-		}, rotation.Refused, false},
-		"after its end was begun": {func(t *testing.T, s *rotationtest.Scenario) {
-			s.World.Advance(25 * time.Hour)
-			s.World.Expect(rotationtest.Plan{Call: "end", How: rotationtest.LoseAfter})
-			if _, err := do(s, rotation.Cleanup); err == nil {
-				t.Fatal("cleanup went well")
-			}
-		}, rotation.Refused, false},
-	} {
-		t.Run(name, func(t *testing.T) {
-			in(t, rotation.Switch, func(t *testing.T, s *rotationtest.Scenario) {
-				must(t, s, rotation.Prepare, rotation.Validate, rotation.Cutover)
-				c.before(t, s)
-				_, err := do(s, rotation.Rollback)
-				if !c.fine {
-					wantClass(t, "rollback", err, c.class)
-					if got := s.World.Reads("api", "orders"); !slices.Equal(got, []int{2}) {
-						t.Errorf("the service reads %v, want [2]", got)
-					}
-					// The way forward stays open.
-					s.World.Advance(50 * time.Hour)
-					must(t, s, rotation.Cleanup)
-				} else if err != nil {
-					t.Fatal(err)
-				}
-				if err := s.End(); err != nil {
-					t.Error(err)
-				}
-			})
-		})
-	}
-}
-
 // Approval came a week late: the bound of the pending version has passed.
 func TestAWeekLate(t *testing.T) {
 	in(t, rotation.Switch, func(t *testing.T, s *rotationtest.Scenario) {
@@ -251,93 +232,6 @@ func TestAWeekLate(t *testing.T) {
 			t.Error(err)
 		}
 		must(t, s, rotation.Prepare, rotation.Validate, rotation.Cutover)
-	})
-}
-
-// An old stack file, deployed after cutover: the expiry is put off, cleanup
-// waits, and goes on when the file is right.
-func TestOldStackFile(t *testing.T) {
-	in(t, rotation.Switch, func(t *testing.T, s *rotationtest.Scenario) {
-		must(t, s, rotation.Prepare, rotation.Validate, rotation.Cutover)
-		c := credential(t, s)
-		s.World.DeployOld("api", c.Last())
-		for range 20 { // ten days
-			s.World.Advance(12 * time.Hour)
-			sum, err := do(s, rotation.Cleanup)
-			if err != nil || sum.Outcome != rotation.Waiting {
-				t.Fatalf("Do(cleanup) = %+v, %v, want waiting", sum, err)
-			}
-		}
-		s.World.DeployOld("api", c.Next())
-		must(t, s, rotation.Cleanup)
-		if err := s.End(); err != nil {
-			t.Error(err)
-		}
-	})
-}
-
-func TestCleanupWaitsOrIsForced(t *testing.T) {
-	in(t, rotation.Switch, func(t *testing.T, s *rotationtest.Scenario) {
-		must(t, s, rotation.Prepare, rotation.Validate, rotation.Cutover)
-		sum, err := do(s, rotation.Cleanup)
-		if err != nil || sum.Outcome != rotation.Waiting || !sum.Until.Equal(credential(t, s).OverlapUntil) {
-			t.Fatalf("Do(cleanup) = %+v, %v, want waiting until the overlap is over", sum, err)
-		}
-		procs := s.Procs()
-		procs[0].(*rotation.Standard).Force = true
-		if _, err := s.Engine().Do(t.Context(), rotation.Cleanup, procs, rotation.Options{Force: "it leaked"}); err != nil {
-			t.Fatal(err)
-		}
-		forced := slices.IndexFunc(s.Journal.All(), func(r rotation.Record) bool { return strings.Contains(string(r.Evidence["reason"]), "it leaked") })
-		ended := slices.IndexFunc(s.Journal.All(), func(r rotation.Record) bool { return r.Step == "end" })
-		if forced < 0 || forced > ended {
-			t.Errorf("the reason stands at record %d, the end at %d", forced, ended)
-		}
-		if err := s.End(); err != nil {
-			t.Error(err)
-		}
-	})
-}
-
-// Sessions keep the old version for their grace, no longer.
-func TestSessionsHaveTheirGrace(t *testing.T) {
-	in(t, rotation.Switch, func(t *testing.T, s *rotationtest.Scenario) {
-		must(t, s, rotation.Prepare, rotation.Validate, rotation.Cutover)
-		s.World.Session("orders", "orders_a", "psql of somebody")
-		s.World.Advance(25 * time.Hour)
-		sum, err := do(s, rotation.Cleanup)
-		if err != nil || sum.Outcome != rotation.Waiting || !strings.Contains(sum.For, "psql of somebody") {
-			t.Fatalf("Do(cleanup) = %+v, %v, want waiting for the session", sum, err)
-		}
-		s.World.Advance(24 * time.Hour)
-		must(t, s, rotation.Cleanup)
-		if n := s.World.Sessions("orders", "orders_a"); n != 0 {
-			t.Errorf("%d sessions live on", n)
-		}
-	})
-}
-
-// What cannot be removed yet is queued, tried again by every run, and settled.
-func TestQueue(t *testing.T) {
-	in(t, rotation.Switch, func(t *testing.T, s *rotationtest.Scenario) {
-		must(t, s, rotation.Prepare, rotation.Validate, rotation.Cutover)
-		old := credential(t, s).Last()
-		s.World.Service("late", 1)
-		s.World.Expect(rotationtest.Plan{Call: "remove", Do: func(string) { s.World.UseLocked("late", old) }})
-		s.World.Advance(25 * time.Hour)
-		must(t, s, rotation.Cleanup)
-		if c := credential(t, s); c.Open != nil || len(c.Queue) != 1 {
-			t.Fatalf("open %v, queue %v, want closed with one thing queued", c.Open, c.Queue)
-		}
-		must(t, s, rotation.Cleanup)
-		if c := credential(t, s); len(c.Queue) != 1 || c.Queue[0].Tries != 1 {
-			t.Fatalf("queue %+v, want the same with one try", c.Queue)
-		}
-		s.World.Service("late", 1) // made anew
-		must(t, s, rotation.Cleanup)
-		if err := s.End(); err != nil {
-			t.Error(err)
-		}
 	})
 }
 

@@ -82,7 +82,28 @@ var (
 	ErrInUse     = errors.New("still in use")
 	ErrUnhealthy = errors.New("unhealthy after the move")
 	ErrLeaseLost = errors.New("the lease was taken over")
+
+	// ErrRejected is wrapped by backends that will not have a value: it is
+	// tried once more, and then another one is made.
+	ErrRejected = errors.New("the value is not accepted")
 )
+
+// joined joins errors under the class and the hint of the one that leaves most
+// to do.
+func joined(errs []error) error {
+	all := errors.Join(errs...)
+	rank := map[Class]int{Tampered: 5, Stuck: 4, Unknown: 3, Failed: 2, Invalid: 1, Refused: 0}
+	var worst error
+	for _, err := range errs {
+		if err != nil && (worst == nil || rank[ClassOf(err)] > rank[ClassOf(worst)]) {
+			worst = err
+		}
+	}
+	if worst == nil || worst.Error() == all.Error() {
+		return worst
+	}
+	return Classify(ClassOf(worst), HintOf(worst), all)
+}
 
 // Fault is a problem of one key of a backend's section in the configuration.
 type Fault struct {

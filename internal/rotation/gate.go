@@ -1,6 +1,7 @@
 package rotation
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -30,6 +31,9 @@ func (s *session) gate() error {
 	if err := s.whole(); err != nil {
 		return err
 	}
+	if err := s.alike(); err != nil {
+		return err
+	}
 	for _, p := range s.procs {
 		if err := s.order(s.ledger.Credential(p.Credential())); err != nil {
 			return err
@@ -42,12 +46,35 @@ func (s *session) gate() error {
 	return nil
 }
 
-// whole sees to it that the credentials of a batch go on together.
+// alike refuses a batch in which one credential gets its first version and
+// another its next one: the first has no way back, and would take the other's.
+func (s *session) alike() error {
+	if s.phase != Prepare {
+		return nil
+	}
+	var first, next string
+	for _, p := range s.procs {
+		switch c := s.ledger.Credential(p.Credential()); {
+		case c.Last().Number == 0:
+			first = c.Name
+		default:
+			next = c.Name
+		}
+	}
+	if first == "" || next == "" {
+		return nil
+	}
+	return Errorf(Refused, "first: keyturn rotate "+first+"; then the other",
+		"%q gets its first version, which has no way back, and %q its next one: they cannot be one batch", first, next)
+}
+
+// whole sees to it that the credentials of a batch go on together. Cleanup does
+// not need it: each old version ends for itself.
 func (s *session) whole() error {
 	var missing []string
 	for _, p := range s.procs {
 		c := s.ledger.Credential(p.Credential())
-		if c.Open == nil || s.phase == Prepare {
+		if c.Open == nil || s.phase == Prepare || s.phase == Cleanup {
 			continue
 		}
 		for _, name := range c.Open.Batch {
@@ -70,8 +97,11 @@ func (s *session) order(c Credential) error {
 		case Validate, Cutover:
 			return Errorf(Refused, "keyturn prepare "+c.Name, "%s of %q: no rotation is open", s.phase, c.Name)
 		case Rollback:
-			return Errorf(Refused, "the way is forward: keyturn rotate "+c.Name,
-				"rolling back %q: no rotation is open, the version before is retired", c.Name)
+			why := "no rotation is open"
+			if _, ok := c.In(Retired); ok {
+				why += ", the version before is retired"
+			}
+			return Errorf(Refused, "the way is forward: keyturn rotate "+c.Name, "rolling back %q: %s", c.Name, why)
 		}
 		return nil
 	}
@@ -80,9 +110,11 @@ func (s *session) order(c Credential) error {
 	}
 	if s.phase == Prepare {
 		if c.Open.Phase == Cutover && c.Open.Complete || c.Open.Phase == Cleanup {
-			return Errorf(Refused, "keyturn cleanup "+c.Name,
-				"preparing %q: version %d is still valid until %s, rotation %s waits for its cleanup",
-				c.Name, c.Open.From, c.OverlapUntil.UTC().Format(time.RFC3339), c.Open.ID)
+			still := "rotation " + c.Open.ID + " waits for its cleanup"
+			if c.Open.From != 0 {
+				still = fmt.Sprintf("version %d is still valid until %s, %s", c.Open.From, c.OverlapUntil.UTC().Format(time.RFC3339), still)
+			}
+			return Errorf(Refused, "keyturn cleanup "+c.Name, "preparing %q: %s", c.Name, still)
 		}
 		return nil
 	}

@@ -2,6 +2,7 @@ package rotation
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"time"
@@ -33,7 +34,7 @@ func (j *JournalLeaser) Acquire(ctx context.Context, credential string, want Hol
 	if err != nil {
 		return nil, err
 	}
-	_, err = j.Journal.Append(ctx, ledger.last, func(since []Record) ([]Record, error) {
+	last, err := j.Journal.Append(ctx, ledger.last, func(since []Record) ([]Record, error) {
 		ledger := ledger.Clone()
 		for _, r := range since {
 			if err := ledger.Apply(r); err != nil {
@@ -46,26 +47,46 @@ func (j *JournalLeaser) Acquire(ctx context.Context, credential string, want Hol
 			return nil, &BusyError{Credential: credential, Holder: c.Holder}
 		}
 		want.Epoch = max(want.Epoch, c.Holder.Epoch) + 1
-		return []Record{{Time: j.now(), Credential: credential, Phase: want.Phase, Step: stepLease,
-			Status: RecordNote, Evidence: evidence(keyHolder, want)}}, nil
+		r := leaseRecord(credential, want, held && force)
+		r.Time = j.now()
+		return []Record{r}, nil
 	})
 	if err != nil {
 		return nil, err
 	}
-	return &journalLease{leaser: j, credential: credential, holder: want}, nil
+	return &journalLease{leaser: j, credential: credential, holder: want, seen: last}, nil
 }
 
 type journalLease struct {
 	leaser     *JournalLeaser
 	credential string
 	holder     Holder
+	seen       int64 // the last record that was looked at
 }
 
 func (l *journalLease) Holder() Holder { return l.holder }
 
-// Check reads nothing: every record is appended by compare-and-swap, and the
-// ledger refuses one of an older epoch. The record before an effect is the check.
-func (l *journalLease) Check(context.Context) error { return nil }
+// errLooked ends an append that only wanted to see what came since.
+var errLooked = errors.New("looked")
+
+// Check looks for a later holder among what was appended since.
+func (l *journalLease) Check(ctx context.Context) error {
+	var lost error
+	_, err := l.leaser.Journal.Append(ctx, l.seen, func(since []Record) ([]Record, error) {
+		for _, r := range since {
+			var h Holder
+			if r.Credential == l.credential && r.Step == stepLease && r.read(keyHolder, &h) && h.Epoch > l.holder.Epoch {
+				lost = fmt.Errorf("%w by run %q, epoch %d", ErrLeaseLost, h.Run, h.Epoch)
+			}
+			l.seen = max(l.seen, r.Seq)
+		}
+		return nil, errLooked
+	})
+	if !errors.Is(err, errLooked) {
+		return fmt.Errorf("reading the lease of %q: %w", l.credential, err)
+	}
+	return lost
+}
 
 func (l *journalLease) Release(ctx context.Context) error {
 	_, err := l.leaser.Journal.Append(ctx, math.MaxInt64, func([]Record) ([]Record, error) {

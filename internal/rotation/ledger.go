@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -87,6 +88,7 @@ const (
 	stepSettled = "settled"
 	stepMove    = "move"
 	stepMount   = "mount"
+	stepAdopt   = "adopt"
 )
 
 // Apply takes a record into the ledger, or returns an error of class Refused
@@ -159,6 +161,9 @@ func apply(c *Credential, r Record) error {
 func applyOwn(c *Credential, r Record) error {
 	switch r.Step {
 	case stepForce:
+		if reason := ""; !r.read(keyReason, &reason) || strings.TrimSpace(reason) == "" {
+			return ruleBroken(c, r, "not to wait needs a reason")
+		}
 		if c.Open != nil && c.Open.ID == r.Rotation {
 			c.Open.Forced = true
 		}
@@ -210,6 +215,9 @@ func checkEpoch(c *Credential, r Record) error {
 }
 
 func applyAdopt(c *Credential, r Record) error {
+	if r.Step != stepAdopt || r.Status != RecordDone {
+		return ruleBroken(c, r, "an adoption is one record, made when it is done")
+	}
 	if len(c.Versions) > 0 {
 		return Errorf(Refused, "a credential is adopted once, before its first rotation; see: keyturn status",
 			"adopting %q: it has version %d already", c.Name, c.Burnt)

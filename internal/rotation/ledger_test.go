@@ -32,6 +32,7 @@ type machine struct {
 	rotation int
 
 	burnt     int
+	undone    int // rotations
 	proven    map[int]bool
 	ended     map[int]bool
 	validated map[int]bool
@@ -96,12 +97,20 @@ func (m *machine) likely(rt *rapid.T) rotation.Record {
 	}
 	r.Status = rotation.RecordDone
 	if r.Phase == rotation.Rollback {
-		for name, phase := range map[string]rotation.Phase{"move": rotation.Cutover, "arm": rotation.Prepare, "put": rotation.Prepare} {
-			if s, ok := c.Open.Step(phase, name, c.Open.To); ok && s.Status != rotation.RecordUndone {
-				r.Phase, r.Step, r.Status = phase, name, rotation.RecordUndone
-				r.Evidence["effect"], r.Evidence["on"] = raw(steps[name]), raw(c.Open.To)
-				return r
+		for _, done := range []struct {
+			name  string
+			phase rotation.Phase
+		}{{"move", rotation.Cutover}, {"arm", rotation.Prepare}, {"put", rotation.Prepare}} {
+			s, ok := c.Open.Step(done.phase, done.name, c.Open.To)
+			if !ok || s.Status == rotation.RecordUndone {
+				continue
 			}
+			r.Phase, r.Step, r.Status = done.phase, done.name, rotation.RecordUndone
+			if done.name != "move" && s.Status != rotation.RecordUndoing {
+				r.Status = rotation.RecordUndoing
+			}
+			r.Evidence["effect"], r.Evidence["on"] = raw(steps[done.name]), raw(c.Open.To)
+			return r
 		}
 		r.Status = rotation.RecordUndone
 	}
@@ -115,6 +124,9 @@ func (m *machine) any(rt *rapid.T) rotation.Record {
 	r := rotation.Record{Credential: "x", Phase: rapid.SampledFrom(phases).Draw(rt, "phase"), Status: rapid.SampledFrom(statuses).Draw(rt, "status"),
 		Rotation: fmt.Sprintf("r%d", m.rotation), Version: rapid.IntRange(0, c.Burnt+2).Draw(rt, "version"), Evidence: map[string]json.RawMessage{}}
 	r.Step = rapid.SampledFrom([]string{"", "put", "arm", "mount", "move", "activate", "end", "proof", "remove", "move back", "discard", "force", "park", "settled", "release"}).Draw(rt, "step")
+	if r.Step == "force" && rapid.Bool().Draw(rt, "reasoned") {
+		r.Evidence["reason"] = raw("it leaked")
+	}
 	if e, ok := steps[r.Step]; ok {
 		r.Evidence["effect"], r.Evidence["on"] = raw(e), raw(r.Version)
 	}
@@ -141,6 +153,23 @@ func (m *machine) step(rt *rapid.T, r rotation.Record) {
 		return
 	}
 	m.taken = append(m.taken, r)
+	m.hold(rt, r, before, stale)
+	m.burnt = max(m.burnt, after.Burnt)
+	states := map[rotation.State]int{}
+	for _, v := range after.Versions {
+		states[v.State]++
+	}
+	if states[rotation.Pending] > 1 || states[rotation.Current] > 1 || states[rotation.Previous] > 1 {
+		rt.Fatalf("after %+v: states %v", r, states)
+	}
+	if _, had := before.In(rotation.Current); had && states[rotation.Current] == 0 {
+		rt.Fatalf("after %+v: no version is current", r)
+	}
+}
+
+// hold holds a record that was taken against the model.
+func (m *machine) hold(rt *rapid.T, r rotation.Record, before rotation.Credential, stale bool) {
+	rt.Helper()
 	effect := rotation.Effect("")
 	_ = json.Unmarshal(r.Evidence["effect"], &effect)
 	switch began := r.Status == rotation.RecordStarted && r.Step != ""; {
@@ -169,6 +198,20 @@ func (m *machine) step(rt *rapid.T, r rotation.Record) {
 		if !m.validated[before.Open.To] {
 			rt.Fatalf("services are moved to version %d, which is not validated", before.Open.To)
 		}
+	case began && effect == rotation.Move && r.Phase == rotation.Rollback:
+		if m.ended[before.Open.From] {
+			rt.Fatalf("services are moved back to version %d, which was ended", before.Open.From)
+		}
+	case r.Status == rotation.RecordUndone && (effect == rotation.End || effect == rotation.Prove || effect == rotation.Remove):
+		rt.Fatalf("%+v: an end was undone", r)
+	case r.Status == rotation.RecordUndone && (effect == rotation.Arm || effect == rotation.Put):
+		if s, _ := before.Open.Step(r.Phase, r.Step, r.Version); s.Status != rotation.RecordUndoing {
+			rt.Fatalf("%+v was taken, and its undo was not begun", r)
+		}
+	case r.Status == rotation.RecordUndone && r.Step == "" && r.Phase == rotation.Rollback:
+		m.undone++
+	case r.Step == "force" && r.Evidence["reason"] == nil:
+		rt.Fatalf("%+v has no reason", r)
 	case r.Step == "proof" && r.Status == rotation.RecordDone:
 		if !m.ended[before.Open.From] {
 			rt.Fatalf("version %d is proven dead and was not ended", before.Open.From)
@@ -182,17 +225,6 @@ func (m *machine) step(rt *rapid.T, r rotation.Record) {
 	if r.Step == "proof" && r.Status == rotation.RecordObserved {
 		m.proven[before.Open.From] = true
 	}
-	m.burnt = max(m.burnt, after.Burnt)
-	states := map[rotation.State]int{}
-	for _, v := range after.Versions {
-		states[v.State]++
-	}
-	if states[rotation.Pending] > 1 || states[rotation.Current] > 1 || states[rotation.Previous] > 1 {
-		rt.Fatalf("after %+v: states %v", r, states)
-	}
-	if _, had := before.In(rotation.Current); had && states[rotation.Current] == 0 {
-		rt.Fatalf("after %+v: no version is current", r)
-	}
 }
 
 func diff(a, b *rotation.Ledger) string {
@@ -200,7 +232,7 @@ func diff(a, b *rotation.Ledger) string {
 }
 
 func TestLedgerProperties(t *testing.T) {
-	full := 0
+	full, undone := 0, 0
 	rapid.Check(t, func(rt *rapid.T) {
 		m := newMachine()
 		wild := rapid.IntRange(0, 3).Draw(rt, "wildness")
@@ -236,11 +268,12 @@ func TestLedgerProperties(t *testing.T) {
 				full++
 			}
 		}
+		undone += m.undone
 	})
-	if full == 0 {
-		t.Error("no version was ever retired: the random records never get that far")
+	if full == 0 || undone == 0 {
+		t.Errorf("%d versions were retired, %d rotations undone: the random records never get that far", full, undone)
 	}
-	t.Logf("%d versions were retired", full)
+	t.Logf("%d versions were retired, %d rotations undone", full, undone)
 }
 
 // journalOf returns the records of n rotations of one credential, as an engine writes them.

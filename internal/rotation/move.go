@@ -55,7 +55,7 @@ func (s *session) shift(ctx context.Context, phase Phase, name string, effect Ef
 		step.On = LastVersion
 	}
 	groups := s.groups(phase)
-	if len(groups) == 0 && phase == Prepare {
+	if len(groups) == 0 && effect == Beside {
 		return nil
 	}
 	if err := ctx.Err(); err != nil {
@@ -65,7 +65,7 @@ func (s *session) shift(ctx context.Context, phase Phase, name string, effect Ef
 		if c := s.view(p); c.Open == nil || phase != Rollback && s.done(c) {
 			continue
 		}
-		if phase == Prepare && !has(groups, p) {
+		if effect == Beside && !has(groups, p) {
 			continue
 		}
 		if err := s.begin(ctx, p, phase, step, RecordStarted); err != nil {
@@ -99,7 +99,7 @@ func has(groups []*group, p Procedure) bool {
 func (s *session) makeMove(ctx context.Context, phase Phase, step Step, g *group) (Report, error) {
 	begun, name := s.now(), step.Name
 	s.hook("before effect: %s %s", phase, name)
-	report, err := g.target.Move(WithRotation(ctx, s.id), g.shifts)
+	report, err := g.target.Move(s.within(ctx), g.shifts)
 	s.hook("after effect: %s %s", phase, name)
 	if err == nil {
 		return report, nil
@@ -119,7 +119,7 @@ func (s *session) moved(ctx context.Context, phase Phase, step Step, groups []*g
 	var records []Record
 	for _, p := range s.procs {
 		c := s.view(p)
-		if c.Open == nil || phase != Rollback && s.done(c) || phase == Prepare && !has(groups, p) {
+		if c.Open == nil || phase != Rollback && s.done(c) || step.Effect == Beside && !has(groups, p) {
 			continue
 		}
 		records = append(records, s.recordOf(p, phase, step, RecordDone, "services", reports))

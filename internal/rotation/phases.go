@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 )
@@ -52,9 +53,26 @@ func (s *session) prepareOne(ctx context.Context, p Procedure) error {
 			}
 		}
 	}
-	if c = s.view(p); c.Open != nil && c.Open.Discards >= attempts {
-		return Errorf(Failed, "look at the journal: keyturn status "+c.Name, "%q: %d versions were tried in vain", c.Name, c.Open.Discards)
+	for {
+		c = s.view(p)
+		if c.Open != nil && c.Open.Discards >= attempts {
+			return Errorf(Failed, "look at the journal: keyturn status "+c.Name, "%q: %d versions were tried in vain", c.Name, c.Open.Discards)
+		}
+		err := s.makeOne(ctx, p)
+		if !errors.Is(err, ErrRejected) || ctx.Err() != nil {
+			return err
+		}
+		// Another value may be taken.
+		s.notef("version %d of %q was given up: %v", s.view(p).Next().Number, c.Name, err)
+		if err := s.discard(ctx, p); err != nil {
+			return err
+		}
 	}
+}
+
+// makeOne makes one number of a credential: drafted, then stored and accepted.
+func (s *session) makeOne(ctx context.Context, p Procedure) error {
+	c := s.view(p)
 	before, _ := p.Steps(Prepare)
 	pure, effects := split(before)
 	if c.Open == nil || c.Next().State != Pending {
@@ -71,6 +89,9 @@ func (s *session) prepareOne(ctx context.Context, p Procedure) error {
 		return err
 	}
 	r, err := s.walk(ctx, p, Prepare, effects)
+	if errors.Is(err, ErrRejected) {
+		r, err = s.walk(ctx, p, Prepare, effects) // once more: what refused it may have been passing
+	}
 	if err == nil && r.Outcome == Waiting {
 		s.wait(r)
 	}
@@ -99,6 +120,9 @@ func (s *session) intend(ctx context.Context, p Procedure) error {
 		batch = append(batch, q.Credential())
 	}
 	rec := s.record(p, Prepare, stepPhase, RecordIntent, keyVersion, c.Next(), keyFrom, c.Open.From, keyBatch, batch, keyBefore, before)
+	for key, found := range s.asides[c.Name] {
+		maps.Copy(rec.Evidence, evidence(key, found))
+	}
 	if err := s.append(ctx, rec); err != nil {
 		return err
 	}
@@ -150,6 +174,9 @@ func (s *session) validate(ctx context.Context) error {
 	if err := s.intents(ctx, Validate); err != nil {
 		return err
 	}
+	if err := s.mountAgain(ctx); err != nil {
+		return s.failed(ctx, err)
+	}
 	for _, p := range s.procs {
 		if s.done(s.view(p)) {
 			continue
@@ -165,6 +192,24 @@ func (s *session) validate(ctx context.Context) error {
 		}
 	}
 	return s.complete(ctx, Validate)
+}
+
+// mountAgain mounts the next versions beside the current ones where a deploy
+// took them away since prepare. Where they are, nothing is touched.
+func (s *session) mountAgain(ctx context.Context) error {
+	if !s.begun(Beside) {
+		return nil
+	}
+	n := len(s.out.Services)
+	if err := s.shift(ctx, Validate, stepMount, Beside); err != nil {
+		return err
+	}
+	for _, r := range s.out.Services[n:] {
+		if r.Updated {
+			s.notef("service %s had lost what prepare mounted: it is mounted again", r.Service)
+		}
+	}
+	return nil
 }
 
 func (s *session) cutover(ctx context.Context) error {
@@ -204,7 +249,7 @@ func (s *session) forward(err error) error {
 	if err == nil || ctxError(err) || errors.Is(err, ErrLeaseLost) {
 		return err
 	}
-	return Classify(Stuck, "the services work on the new version; run it again: keyturn cutover", err)
+	return Classify(Stuck, "the services work on the new version; run it again: "+s.again(Cutover), err)
 }
 
 // An Overlapper says how long its previous version stays valid after cutover.
@@ -243,12 +288,20 @@ func (s *session) cleanup(ctx context.Context) error {
 	if err := s.force(ctx); err != nil {
 		return err
 	}
+	// The credentials of a batch are cleaned up each for itself: one backend that
+	// does not answer must not let the others' expiry run out.
+	var errs []error
 	for _, p := range s.procs {
-		if err := s.cleanupOne(ctx, p); err != nil {
+		err := s.passed[p.Credential()]
+		if err == nil {
+			err = s.cleanupOne(ctx, p)
+		}
+		if err != nil && (ctx.Err() != nil || errors.Is(err, ErrLeaseLost)) {
 			return err
 		}
+		errs = append(errs, err)
 	}
-	return nil
+	return joined(errs)
 }
 
 // force records the reason for not waiting until the overlap is over.
@@ -257,7 +310,7 @@ func (s *session) force(ctx context.Context) error {
 		return nil
 	}
 	for _, p := range s.procs {
-		if s.view(p).Open == nil {
+		if s.view(p).Open == nil || s.passed[p.Credential()] != nil {
 			continue
 		}
 		if err := s.append(ctx, s.record(p, Cleanup, stepForce, RecordNote, keyReason, s.opt.Force)); err != nil {
@@ -272,23 +325,12 @@ func (s *session) cleanupOne(ctx context.Context, p Procedure) error {
 	if c.Open == nil {
 		return nil
 	}
+	if ended, _ := c.Open.happened(End, c.Open.From); !ended {
+		if waits, err := s.tend(ctx, p); err != nil || waits {
+			return err
+		}
+	}
 	if c.Open.Phase == Cutover {
-		r, err := p.Tend(WithRotation(ctx, s.id), c)
-		if err != nil {
-			return fmt.Errorf("cleaning up %q: %w", c.Name, err)
-		}
-		if len(r.Evidence) > 0 {
-			if err := s.append(ctx, s.noteOf(p, r)); err != nil {
-				return err
-			}
-			if until, ok := r.Evidence["extended"]; ok {
-				s.notef("version %d is still used: its expiry was put off to %v", c.Open.From, until)
-			}
-		}
-		if r.Outcome == Waiting {
-			s.wait(r)
-			return nil
-		}
 		if err := s.append(ctx, s.record(p, Cleanup, stepPhase, RecordIntent)); err != nil {
 			return err
 		}
@@ -303,6 +345,32 @@ func (s *session) cleanupOne(ctx context.Context, p Procedure) error {
 		return nil
 	}
 	return s.append(ctx, s.record(p, Cleanup, stepPhase, RecordDone))
+}
+
+// tend looks after the old version of a credential as long as its end was not
+// begun, and says whether cleanup must wait.
+func (s *session) tend(ctx context.Context, p Procedure) (waits bool, err error) {
+	c := s.view(p)
+	if err := s.check(ctx, c.Name); err != nil {
+		return false, err
+	}
+	r, err := p.Tend(s.within(ctx), c)
+	if err != nil {
+		return false, fmt.Errorf("cleaning up %q: %w", c.Name, err)
+	}
+	if len(r.Evidence) > 0 {
+		if err := s.append(ctx, s.noteOf(p, r)); err != nil {
+			return false, err
+		}
+		if until, ok := r.Evidence["extended"]; ok {
+			s.notef("version %d is still used: its expiry was put off to %v", c.Open.From, until)
+		}
+	}
+	if r.Outcome == Waiting {
+		s.wait(r)
+		return true, nil
+	}
+	return false, nil
 }
 
 func (s *session) stillOpen(err error, name string) error {
@@ -337,7 +405,7 @@ func (s *session) rollback(ctx context.Context) error {
 	if err := s.intents(ctx, Rollback, keyReason, s.opt.Reason); err != nil {
 		return err
 	}
-	return s.back(ctx)
+	return s.halfway(s.back(ctx))
 }
 
 func ctxError(err error) bool {

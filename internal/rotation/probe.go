@@ -44,6 +44,8 @@ type ProbeResult struct {
 	Reason    string           `json:"reason,omitempty"`
 	Endpoints []EndpointResult `json:"endpoints,omitempty"`
 	From      string           `json:"from,omitempty"` // where it ran
+
+	ran bool // some endpoint was tried; else the probe itself did not run
 }
 
 // Summarize sets Answer and Reason from the endpoints.
@@ -67,16 +69,6 @@ func (r ProbeResult) Summarize() ProbeResult {
 		r.Answer = Unfit
 	}
 	return r
-}
-
-// Refused reports whether any endpoint gave the backend's exact refusal.
-func (r ProbeResult) Refused() bool {
-	for _, e := range r.Endpoints {
-		if e.Answer == Dead {
-			return true
-		}
-	}
-	return r.Answer == Dead
 }
 
 // A Login tries the material at every endpoint of the spec. It needs no

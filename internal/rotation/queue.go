@@ -21,6 +21,9 @@ func (s *session) park(ctx context.Context, p Procedure, item Parked) error {
 // still in use stays, with one more try on the record; it holds up nothing.
 func (s *session) retryQueue(ctx context.Context) error {
 	for _, p := range s.procs {
+		if s.passed[p.Credential()] != nil {
+			continue
+		}
 		for _, item := range s.view(p).Queue {
 			if err := s.retryOne(ctx, p, item); err != nil {
 				return err
@@ -39,10 +42,8 @@ func (s *session) retryOne(ctx context.Context, p Procedure, item Parked) error 
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if lease, ok := s.leases[c.Name]; ok {
-		if err := lease.Check(ctx); err != nil {
-			return Classify(Refused, "another run took over", err)
-		}
+	if err := s.check(ctx, c.Name); err != nil {
+		return err
 	}
 	if err := s.append(ctx, Record{Credential: c.Name, Version: item.Version, Phase: item.Phase, Step: stepRetry,
 		Status: RecordNote, Evidence: evidence(keyParked, item)}); err != nil {
@@ -53,9 +54,11 @@ func (s *session) retryOne(ctx context.Context, p Procedure, item Parked) error 
 	var err error
 	s.hook("before effect: queue %s", item.Step)
 	if item.Undo {
-		err = st.Undo(ctx, c, nil)
+		err = st.Undo(s.within(ctx), c, nil)
 	} else {
-		_, err = st.Do(ctx, c)
+		var r Result
+		r, err = st.Do(s.within(ctx), c)
+		err = errors.Join(err, waitError(r))
 	}
 	s.hook("after effect: queue %s", item.Step)
 	rec := Record{Credential: c.Name, Version: item.Version, Phase: item.Phase, Step: stepSettled, Status: RecordNote}

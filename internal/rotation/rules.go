@@ -90,8 +90,12 @@ func applyIntentPrepare(c *Credential, r Record) error {
 		return ruleBroken(c, r, "the value of field "+fp+" was used before")
 	}
 	if c.Open == nil {
-		c.Open = &Rotation{ID: r.Rotation, Phase: Prepare, Begun: r.Time, cutoverAt: c.CutoverAt, lastSuccess: c.LastSuccess}
-		r.read(keyFrom, &c.Open.From)
+		from := 0
+		r.read(keyFrom, &from)
+		if current, _ := c.In(Current); from != current.Number {
+			return ruleBroken(c, r, fmt.Sprintf("version %d is in service, not %d", current.Number, from))
+		}
+		c.Open = &Rotation{ID: r.Rotation, From: from, Phase: Prepare, Begun: r.Time, cutoverAt: c.CutoverAt, lastSuccess: c.LastSuccess}
 		r.read(keyBatch, &c.Open.Batch)
 	}
 	v.State = Pending
@@ -147,6 +151,10 @@ func applyStep(c *Credential, r Record) error {
 		}
 	case RecordUndoing:
 		if err := permitUndo(c, r, state); err != nil {
+			return err
+		}
+	case RecordUndone:
+		if err := permitUndone(c, r, state); err != nil {
 			return err
 		}
 	case RecordDone, RecordObserved:
@@ -254,6 +262,10 @@ func permitEnd(c *Credential, r Record, s StepState) error {
 // permitUndo says whether a step may be undone now. Nothing of a version is
 // taken away while services may read it.
 func permitUndo(c *Credential, r Record, s StepState) error {
+	switch s.Effect {
+	case End, Prove, Remove:
+		return ruleBroken(c, r, "an end cannot be undone")
+	}
 	if s.Version != c.Open.To {
 		return nil
 	}
@@ -265,8 +277,22 @@ func permitUndo(c *Credential, r Record, s StepState) error {
 		if begun, _ := c.Open.happened(Beside, s.Version); begun {
 			return ruleBroken(c, r, "services may read it beside the current one: it must be taken away first")
 		}
-	case End:
-		return ruleBroken(c, r, "an end cannot be undone")
+	}
+	return nil
+}
+
+// permitUndone says whether a step may be recorded as undone: its undo was
+// permitted, or, for what services read, they were moved to the old version.
+func permitUndone(c *Credential, r Record, s StepState) error {
+	open := c.Open
+	if s.Effect == Move || s.Effect == Beside {
+		if _, back := open.happened(Move, open.From); s.Version != open.To || !back || open.Phase != Rollback {
+			return ruleBroken(c, r, "the services were not moved back")
+		}
+		return nil
+	}
+	if begun, ok := open.Step(s.Phase, s.Name, s.Version); !ok || begun.Status != RecordUndoing {
+		return ruleBroken(c, r, "its undo was not begun")
 	}
 	return nil
 }

@@ -17,13 +17,32 @@ func (s *Standard) liftLast(ctx context.Context, c Credential) (Result, error) {
 	return s.lift(ctx, c.Last())
 }
 
+// expireAgain gives the old version its fail-safe back when a rollback is given
+// up before any service was moved.
+func (s *Standard) expireAgain(ctx context.Context, c Credential, _ json.RawMessage) error {
+	e, ok := s.Backend.(Expirer)
+	last := c.Last()
+	if !ok || last.Number == 0 || s.Target.Traits().OneVersion {
+		return nil
+	}
+	until := c.OverlapUntil.Add(s.Policy.Grace)
+	if soon := s.now().Add(s.Policy.Grace); until.Before(soon) {
+		until = soon
+	}
+	return e.Expire(ctx, last, until.UTC())
+}
+
 func (s *Standard) lift(ctx context.Context, v Version) (Result, error) {
 	standing, err := s.Backend.Observe(ctx, v)
 	if err != nil {
 		return Result{}, err
 	}
 	if standing.Status == Ended || standing.Status == Absent {
-		return Result{}, Errorf(Failed, "start again: keyturn prepare "+v.Credential, "version %d is %s in the backend", v.Number, standing.Status)
+		hint := "start again: keyturn prepare " + v.Credential
+		if v.State != Pending {
+			hint = "the way is forward: keyturn cleanup " + v.Credential
+		}
+		return Result{}, Errorf(Failed, hint, "version %d is %s in the backend", v.Number, standing.Status)
 	}
 	e, ok := s.Backend.(Expirer)
 	if !ok || standing.Status == Armed {
@@ -130,10 +149,8 @@ func (s *Standard) Tend(ctx context.Context, c Credential) (Result, error) {
 		return Result{}, err
 	}
 	evidence := map[string]any{}
-	if len(uses.services) > 0 && !s.Policy.Strict {
-		if err := s.extend(ctx, last, evidence); err != nil {
-			return Result{}, err
-		}
+	if err := s.renew(ctx, last, len(uses.services) > 0 && !s.Policy.Strict, evidence); err != nil {
+		return Result{}, err
 	}
 	switch {
 	case !s.Force && now.Before(c.OverlapUntil):
@@ -151,33 +168,35 @@ func (s *Standard) Tend(ctx context.Context, c Credential) (Result, error) {
 
 type useList struct{ services, sessions []string }
 
-// uses returns who still holds on to a version. A previous spec is no use that
-// anybody must act on (removal moves it on), nor is an idle one.
-func (s *Standard) uses(ctx context.Context, v Version) (useList, error) {
-	var out useList
-	h, err := s.Target.Observe(ctx, v)
-	if err != nil {
+// uses returns who still holds on to a version.
+func (s *Standard) uses(ctx context.Context, v Version) (out useList, err error) {
+	if out.services, err = s.readers(ctx, v); err != nil {
 		return out, err
-	}
-	for _, u := range h.Uses {
-		if u.Kind != "previous-spec" && !u.Idle {
-			out.services = append(out.services, strings.TrimSpace(u.Kind+" "+u.Name+" "+u.Detail))
-		}
 	}
 	standing, err := s.Backend.Observe(ctx, v)
-	if err != nil {
-		return out, err
-	}
 	for _, u := range standing.Uses {
 		out.sessions = append(out.sessions, strings.TrimSpace(u.Name+" "+u.Detail))
 	}
-	return out, nil
+	return out, err
 }
 
-// extend lengthens the fail-safe of a version that is still used, never shortens it.
-func (s *Standard) extend(ctx context.Context, v Version, evidence map[string]any) error {
+// readers returns the specs and tasks that read a version. A previous spec is
+// no use that anybody must act on (removal moves it on), nor is an idle one.
+func (s *Standard) readers(ctx context.Context, v Version) (out []string, err error) {
+	h, err := s.Target.Observe(ctx, v)
+	for _, u := range h.Uses {
+		if u.Kind != "previous-spec" && !u.Idle {
+			out = append(out, strings.TrimSpace(u.Kind+" "+u.Name+" "+u.Detail))
+		}
+	}
+	return out, err
+}
+
+// renew lengthens the fail-safe of a version that is still used, never shortens
+// it, and sets one where there is none: a rollback that was given up lifted it.
+func (s *Standard) renew(ctx context.Context, v Version, used bool, evidence map[string]any) error {
 	e, ok := s.Backend.(Expirer)
-	if !ok {
+	if !ok || s.Target.Traits().OneVersion {
 		return nil
 	}
 	standing, err := s.Backend.Observe(ctx, v)
@@ -185,20 +204,24 @@ func (s *Standard) extend(ctx context.Context, v Version, evidence map[string]an
 		return err
 	}
 	until := s.now().Add(s.Policy.Overlap + s.Policy.Grace).UTC()
-	if standing.Status != Expiring || !standing.Until.Before(until.Add(-(s.Policy.Overlap+s.Policy.Grace)/4)) {
+	late := standing.Status == Expiring && standing.Until.Before(until.Add(-(s.Policy.Overlap+s.Policy.Grace)/4))
+	switch {
+	case standing.Status == Armed:
+		evidence["expiry"] = until.Format(time.RFC3339)
+	case used && late:
+		evidence["extended"] = until.Format(time.RFC3339)
+	default:
 		return nil
 	}
-	if err := e.Expire(ctx, v, until); err != nil {
-		return err
-	}
-	evidence["extended"] = until.Format(time.RFC3339)
-	return nil
+	return e.Expire(ctx, v, until)
 }
 
-// endLast ends the previous version, if nothing that we can see would miss it.
-func (s *Standard) endLast(ctx context.Context, c Credential) (Result, error) {
+// ready looks whether the previous version can be ended: nothing that we can see
+// would miss it, and the one that services use works. It has no effect, so that
+// what it finds takes nobody's way back.
+func (s *Standard) ready(ctx context.Context, c Credential) (Result, error) {
 	last := c.Last()
-	if last.Number == 0 {
+	if _, ended := c.Open.happened(End, last.Number); ended || last.Number == 0 {
 		return Result{Observed: true}, nil
 	}
 	uses, err := s.uses(ctx, last)
@@ -209,17 +232,25 @@ func (s *Standard) endLast(ctx context.Context, c Credential) (Result, error) {
 		return Result{Outcome: Waiting, For: "services that use version " + fmt.Sprint(last.Number) + " again: " + strings.Join(uses.services, ", "),
 			Hint: "deploy the stack file that names the new secret"}, nil
 	}
-	// The one that services use must work before the other is taken away.
 	if !s.Target.Traits().Unprobeable {
 		if r := s.probeUntil(ctx, c.Next()); r.Answer != Alive {
 			return Result{}, Errorf(Unknown, "run it again when it does: keyturn cleanup "+c.Name,
 				"the current version %d does not answer (%s): the one before it is kept", c.Next().Number, r.Reason)
 		}
 	}
-	if err := s.Backend.End(ctx, last, ToRetire); err != nil {
-		return Result{}, err
+	if len(uses.sessions) == 0 {
+		return Result{}, nil
 	}
-	return Result{Evidence: map[string]any{"sessions_ended": len(uses.sessions), "clients": uses.sessions}}, nil
+	return Result{Evidence: map[string]any{"sessions": len(uses.sessions), "clients": uses.sessions}}, nil
+}
+
+// endLast ends the previous version.
+func (s *Standard) endLast(ctx context.Context, c Credential) (Result, error) {
+	last := c.Last()
+	if last.Number == 0 {
+		return Result{Observed: true}, nil
+	}
+	return Result{}, s.Backend.End(ctx, last, ToRetire)
 }
 
 func (s *Standard) removeLast(ctx context.Context, c Credential) (Result, error) {

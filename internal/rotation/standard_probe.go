@@ -20,6 +20,7 @@ func (s *Standard) probe(ctx context.Context, v Version) ProbeResult {
 	wg.Wait()
 	var all ProbeResult
 	for i, r := range results {
+		all.ran = all.ran || len(r.Endpoints) > 0
 		if len(r.Endpoints) == 0 {
 			all.Endpoints = append(all.Endpoints, EndpointResult{Endpoint: places[i].Service, Answer: r.Answer, Reason: r.Reason})
 			continue
@@ -53,20 +54,18 @@ func (s *Standard) probeUntil(ctx context.Context, v Version) ProbeResult {
 	}
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	refusals := 0
-	last := ProbeResult{Answer: Inconclusive, Reason: "no time to try"}
-	for {
+	var last ProbeResult
+	for tries, refusals := 0, 0; ; tries++ {
 		r := s.probe(ctx, v)
 		if r.Answer == Alive {
 			return r
 		}
-		if ctx.Err() == nil || last.Reason == "no time to try" {
+		if ctx.Err() == nil || tries == 0 {
 			last = r // an answer that was cut off says less than the one before
 		}
 		if r.Answer == Dead || r.Answer == Unfit {
 			refusals++
 		}
-		// Two refusals in a row of one asking are enough: a third says no more.
 		if refusals >= 3 || pause(ctx, every) != nil {
 			return last
 		}
@@ -87,9 +86,9 @@ func (s *Standard) both(ctx context.Context, next, last Version) (n, l ProbeResu
 // validateProbe is the verdict on the pending version. It fails validation if
 // it is refused or unfit while the current one is accepted the same way. What
 // cannot be told is not a failure, with one exception: if the administrator
-// reaches the backend, and neither version is reached from where the services
-// are, the way is at fault, and taking the new version back touches no service
-// (unless it is mounted beside the old one).
+// reaches the backend, the probes ran where the services are, and neither
+// version was reached from there, the way is at fault, and taking the new
+// version back touches no service (unless it is mounted beside the old one).
 func (s *Standard) validateProbe(ctx context.Context, c Credential) (Result, error) {
 	if t := s.Target.Traits(); t.Unprobeable || t.OneVersion { // putting is the cutover: it is nowhere yet
 		return Result{Evidence: map[string]any{"probe": "not provable: write-only"}}, nil
@@ -109,12 +108,12 @@ func (s *Standard) validateProbe(ctx context.Context, c Credential) (Result, err
 	case n.Answer == Alive:
 		return r, Errorf(Unknown, "run it again when the services' own logins work: keyturn validate "+c.Name,
 			"the new version works, but the current one does not (%s): there is no way back", l.Reason)
-	case last.Number != 0 && l.Answer == Alive:
+	case (n.Answer == Dead || n.Answer == Unfit) && l.Answer == Alive:
 		return r, Errorf(Failed, "nothing was restarted because of it", "version %d is %s where the current one works: %s", next.Number, n.Answer, n.Reason)
 	}
 	_, err := s.Backend.Observe(ctx, next)
 	beside, _ := c.Open.happened(Beside, next.Number)
-	if err == nil && !beside {
+	if err == nil && !beside && n.ran && l.Answer != Alive {
 		return r, Errorf(Failed, "look at the networks of the services and the probe endpoints",
 			"neither version can be tried from where the services are, though the backend answers its administrator: %s", n.Reason)
 	}
@@ -190,12 +189,25 @@ func (s *Standard) prove(ctx context.Context, c Credential) (Result, error) {
 		r.Evidence["refused"] = "not provable: the value is kept nowhere"
 		return r, nil
 	}
+	gone, err := s.gone(ctx, last)
+	if err != nil {
+		return Result{}, err
+	}
 	var old, control ProbeResult
 	var wg sync.WaitGroup
-	wg.Go(func() { old = s.probe(ctx, last) })
+	if !gone {
+		wg.Go(func() { old = s.probe(ctx, last) })
+	}
 	wg.Go(func() { control = s.probeUntil(ctx, next) })
 	wg.Wait()
 	r.Evidence["refused"], r.Evidence["control"] = old, control
+	if gone {
+		r.Evidence["refused"] = "not provable: somebody removed the objects that held the value"
+		if control.Answer != Alive {
+			return r, Errorf(Unknown, "run it again: keyturn cleanup "+c.Name, "the current version is %s: %s", control.Answer, control.Reason)
+		}
+		return r, nil
+	}
 	if old.Answer == Alive {
 		return r, fmt.Errorf("version %d is ended and still accepted: %s", last.Number, endpoints(old))
 	}
@@ -204,6 +216,18 @@ func (s *Standard) prove(ctx context.Context, c Credential) (Result, error) {
 			"no proof that version %d is dead: it is %s (%s), the current one %s", last.Number, old.Answer, old.Reason, control.Answer)
 	}
 	return r, nil
+}
+
+// gone reports whether an object of a version that is on record is there no
+// more: then nobody can try the version again, and the administrator's view stands.
+func (s *Standard) gone(ctx context.Context, v Version) (bool, error) {
+	h, err := s.Target.Observe(ctx, v)
+	for field := range v.Objects {
+		if _, there := h.Objects[field]; err == nil && !there {
+			return true, nil
+		}
+	}
+	return false, err
 }
 
 func endpoints(r ProbeResult) string {

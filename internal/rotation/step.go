@@ -38,7 +38,6 @@ const (
 	End      Effect = "end"      // the backend stops accepting a version
 	Prove    Effect = "prove"    // the proof that a version is dead is recorded
 	Remove   Effect = "remove"   // objects that hold a version are removed
-	Promote  Effect = "promote"  // stores serve another version
 )
 
 // Outcome says how a step or a phase came out when it did not fail.

@@ -3,6 +3,7 @@ package rotation
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"time"
@@ -118,7 +119,7 @@ func (s *session) step(ctx context.Context, p Procedure, phase Phase, st Step) (
 	}
 	s.tell(Event{Credential: p.Credential(), Version: on, Phase: phase, Step: st.Name, Status: RecordStarted})
 	s.hook("before effect: %s %s", phase, st.Name)
-	r, err := st.Do(WithRotation(ctx, s.id), s.view(p))
+	r, err := st.Do(s.within(ctx), s.view(p))
 	s.hook("after effect: %s %s", phase, st.Name)
 	if r.Version != nil && s.isDraft(*r.Version) {
 		s.drafts[p.Credential()] = r.Version.Clone()
@@ -130,7 +131,11 @@ func (s *session) step(ctx context.Context, p Procedure, phase Phase, st Step) (
 		text = err.Error()
 	}
 	s.tell(Event{Credential: p.Credential(), Version: on, Phase: phase, Step: st.Name, Status: status, Elapsed: elapsed, Text: text})
-	if st.Effect == None && status == RecordDone && len(r.Evidence) == 0 || s.isDrafting(p) {
+	if s.isDrafting(p) {
+		s.keepAside(p, r)
+		return r, err
+	}
+	if st.Effect == None && status == RecordDone && len(r.Evidence) == 0 {
 		return r, err
 	}
 	rec := s.recordOf(p, phase, st, status, "ms", elapsed.Milliseconds())
@@ -139,6 +144,17 @@ func (s *session) step(ctx context.Context, p Procedure, phase Phase, st Step) (
 		return r, werr
 	}
 	return r, err
+}
+
+// keepAside keeps what a step found while there is no intent to record it under.
+func (s *session) keepAside(p Procedure, r Result) {
+	if len(r.Evidence) == 0 {
+		return
+	}
+	if s.asides[p.Credential()] == nil {
+		s.asides[p.Credential()] = map[string]any{}
+	}
+	maps.Copy(s.asides[p.Credential()], r.Evidence)
 }
 
 func statusOf(r Result, err error) RecordStatus {
@@ -174,12 +190,51 @@ func describe(rec *Record, r Result, err error) {
 // begin asks for the lease once more and records that a step is about to have,
 // or to take back, its effect.
 func (s *session) begin(ctx context.Context, p Procedure, phase Phase, st Step, status RecordStatus) error {
-	if lease, ok := s.leases[p.Credential()]; ok {
-		if err := lease.Check(ctx); err != nil {
-			return Classify(Refused, "another run took over; look at: keyturn status", err)
-		}
+	if err := s.check(ctx, p.Credential()); err != nil {
+		return err
 	}
 	return s.append(ctx, s.recordOf(p, phase, st, status))
+}
+
+// check asks for the lease of a credential. One in the journal itself is asked
+// by the record that follows: the ledger takes none of an older epoch.
+func (s *session) check(ctx context.Context, name string) error {
+	lease, ok := s.leases[name]
+	if _, inJournal := lease.(*journalLease); !ok || inJournal {
+		return nil
+	}
+	return leaseError(lease.Check(ctx))
+}
+
+// checkAll asks for every lease, in the midst of an effect.
+func (s *session) checkAll(ctx context.Context) error {
+	for _, p := range s.procs {
+		if lease, ok := s.leases[p.Credential()]; ok {
+			if err := leaseError(lease.Check(ctx)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// leaseError gives a check's error its class: only a lease that is known to be
+// lost is another's. One that cannot be read may still be ours.
+func leaseError(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, ErrLeaseLost):
+		return Classify(Refused, "another run took over; look at: keyturn status", err)
+	case ClassOf(err) == Unknown:
+		return err
+	}
+	return Classify(Unknown, "nothing more was changed; run it again when the lease can be read", err)
+}
+
+// within returns the context for an effect: in whose name it is, and under which leases.
+func (s *session) within(ctx context.Context) context.Context {
+	return WithLease(WithRotation(ctx, s.id), s.checkAll)
 }
 
 // on returns the number of the version that a step's effect is on.
@@ -235,7 +290,7 @@ func (s *session) undoStep(ctx context.Context, p Procedure, phase Phase, st Ste
 	}
 	s.tell(Event{Credential: p.Credential(), Version: s.on(p, st), Phase: phase, Step: st.Name, Status: RecordUndoing})
 	s.hook("before undo: %s %s", phase, st.Name)
-	err := st.Undo(WithRotation(ctx, s.id), c, state.Restore)
+	err := st.Undo(s.within(ctx), c, state.Restore)
 	s.hook("after undo: %s %s", phase, st.Name)
 	if parks(err) {
 		if err := s.park(ctx, p, Parked{Version: s.on(p, st), Phase: phase, Step: st.Name, Undo: true, Why: err.Error()}); err != nil {
@@ -244,7 +299,8 @@ func (s *session) undoStep(ctx context.Context, p Procedure, phase Phase, st Ste
 		err = nil
 	}
 	if err != nil {
-		return err
+		s.tell(Event{Credential: p.Credential(), Version: s.on(p, st), Phase: phase, Step: st.Name, Status: RecordFailed, Text: err.Error()})
+		return errors.Join(err, s.append(ctx, s.recordOf(p, phase, st, RecordFailed, "undo", true, "error", err.Error())))
 	}
 	s.tell(Event{Credential: p.Credential(), Version: s.on(p, st), Phase: phase, Step: st.Name, Status: RecordUndone})
 	return s.append(ctx, s.recordOf(p, phase, st, RecordUndone))

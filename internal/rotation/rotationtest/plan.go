@@ -13,6 +13,7 @@ const (
 	LoseAfter   How = "is applied, its answer lost" // a timeout
 	CrashBefore How = "the process dies before it"
 	CrashAfter  How = "the process dies after it"
+	Reject      How = "is refused for its value"
 	Only        How = "" // nothing goes wrong: Do is called
 )
 
@@ -23,8 +24,6 @@ type Plan struct {
 	Times int               // how many go wrong then; 0 means one
 	How   How               //
 	Do    func(call string) // called first, with the world locked; may be nil
-
-	hit bool
 }
 
 // Expect plans that calls go wrong.
@@ -45,19 +44,6 @@ func (w *World) Forget() {
 	w.planned = nil
 }
 
-// Unmet returns the calls that were planned to go wrong and never came.
-func (w *World) Unmet() []string {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	var out []string
-	for _, p := range w.planned {
-		if !p.hit {
-			out = append(out, p.Call)
-		}
-	}
-	return out
-}
-
 func (w *World) plannedFor(call string) *Plan {
 	i := slices.IndexFunc(w.planned, func(p *Plan) bool { return p.Call == call && p.Times > 0 })
 	if i < 0 {
@@ -69,6 +55,5 @@ func (w *World) plannedFor(call string) *Plan {
 		return nil
 	}
 	p.Times--
-	p.hit = true
 	return p
 }

@@ -15,6 +15,7 @@ type service struct {
 	spec, previous spec
 	tasks          []task
 	refuses        map[int]bool // versions with which its tasks are unhealthy
+	ill            bool         // unhealthy for a reason of its own
 	updates        int
 }
 
@@ -28,7 +29,6 @@ type slot struct {
 
 type spec struct {
 	slots []slot
-	image string // a field that is not ours
 }
 
 func (s spec) clone() spec { s.slots = slices.Clone(s.slots); return s }
@@ -49,7 +49,7 @@ type holds struct {
 func (w *World) Service(name string, tasks int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	s := &service{spec: spec{image: "app:1"}, refuses: map[int]bool{}}
+	s := &service{refuses: map[int]bool{}}
 	for range tasks {
 		s.tasks = append(s.tasks, task{})
 	}
@@ -91,22 +91,6 @@ func (w *World) Unhealthy(service string, number int, on bool) {
 	w.services[service].refuses[number] = on
 }
 
-// Release is a release that somebody else ships: a field that is not ours.
-func (w *World) Release(service, image string) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	s := w.services[service]
-	s.previous = s.spec.clone()
-	s.spec.image = image
-}
-
-// Image returns what [World.Release] set last, or what an undo made of it.
-func (w *World) Image(service string) string {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.services[service].spec.image
-}
-
 // DeployOld is a stack file, deployed again, that names another version.
 func (w *World) DeployOld(service string, v rotation.Version) {
 	w.mu.Lock()
@@ -117,6 +101,36 @@ func (w *World) DeployOld(service string, v rotation.Version) {
 	for i := range s.tasks {
 		s.tasks[i] = w.start(s.spec)
 		w.look("an old stack file was deployed")
+	}
+}
+
+// Ill makes a service unhealthy for a reason of its own, or well again.
+func (w *World) Ill(service string, ill bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.services[service].ill = ill
+}
+
+// Strip takes what is mounted beside the current version of a credential away
+// from a service, as a deploy of the stack file does.
+func (w *World) Strip(service, credential string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	s := w.services[service]
+	s.previous = s.spec.clone()
+	s.spec.slots = slices.DeleteFunc(slices.Clone(s.spec.slots), func(x slot) bool { return x.Credential == credential && x.Beside })
+	for i := range s.tasks {
+		s.tasks[i] = w.start(s.spec)
+		w.look("a deploy stripped " + service)
+	}
+}
+
+// Drop removes a stored version behind everybody's back.
+func (w *World) Drop(v rotation.Version) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, o := range v.Objects {
+		delete(w.objects, o.Name)
 	}
 }
 
@@ -138,13 +152,6 @@ func (w *World) Updates(service string) int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.services[service].updates
-}
-
-// Objects returns the names of what the target holds, sorted.
-func (w *World) Objects() []string {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return slices.Sorted(maps.Keys(w.objects))
 }
 
 // Accepted returns the numbers of the versions that a backend accepts now, sorted.
@@ -210,24 +217,28 @@ func (w *World) passwordOf(credential string, number int) (string, bool) {
 }
 
 // Move implements [rotation.Target]: one update per service, its tasks one by
-// one, the new one started before the old one ends.
+// one, the new one started before the old one ends. The lease is asked before
+// each.
 func (t *Target) Move(ctx context.Context, shifts []rotation.Shift) (rotation.Report, error) {
 	var report rotation.Report
-	err := t.w.call(ctx, "move", func() error {
-		by := map[string][]rotation.Shift{}
-		for _, sh := range shifts {
-			by[sh.Placement.Service] = append(by[sh.Placement.Service], sh)
+	by := map[string][]rotation.Shift{}
+	for _, sh := range shifts {
+		by[sh.Placement.Service] = append(by[sh.Placement.Service], sh)
+	}
+	for _, name := range slices.Sorted(maps.Keys(by)) {
+		if err := rotation.CheckLease(ctx); err != nil {
+			return report, err
 		}
-		for _, name := range slices.Sorted(maps.Keys(by)) {
+		err := t.w.call(ctx, "move", func() error {
 			r, err := t.w.update(name, by[name])
 			report.Services = append(report.Services, r)
-			if err != nil {
-				return err
-			}
+			return err
+		})
+		if err != nil {
+			return report, err
 		}
-		return nil
-	})
-	return report, err
+	}
+	return report, nil
 }
 
 func (w *World) update(name string, shifts []rotation.Shift) (rotation.ServiceReport, error) {

@@ -26,6 +26,18 @@ func (w *World) Target(traits rotation.Traits, fields ...string) *Target {
 	return &Target{w: w, traits: traits, fields: fields}
 }
 
+// Preflight implements [rotation.Preflighter].
+func (t *Target) Preflight(ctx context.Context, _ rotation.Credential) error {
+	return t.w.call(ctx, "preflight target", func() error {
+		for _, name := range slices.Sorted(maps.Keys(t.w.services)) {
+			if t.w.services[name].ill {
+				return rotation.Errorf(rotation.Unknown, "make it well first", "service %q is ill", name)
+			}
+		}
+		return nil
+	})
+}
+
 // Traits implements [rotation.Target].
 func (t *Target) Traits() rotation.Traits { return t.traits }
 
@@ -220,7 +232,7 @@ func (t *Target) Probe(ctx context.Context, v rotation.Version, spec rotation.Pr
 			return t.w.faultf("there is no service %q", from.Service)
 		}
 		switch {
-		case sys.down:
+		case sys.down, sys.mute[v.Number]:
 			return errors.New("no answer")
 		case t.w.accepts(sys, spec.Identity, held["password"].value):
 			end.Answer = rotation.Alive

@@ -2,7 +2,7 @@
 // which a fake backend and a fake target know the truth and an invariant is
 // looked at after every effect; procedures of five shapes upon it (drafted,
 // minted, activated at cutover, overwriting, waiting for people); the contract
-// tests that every real backend and target must pass; and the crash matrix.
+// test that every real backend must pass; the crash matrix and the fault matrix.
 package rotationtest
 
 import (
@@ -52,6 +52,7 @@ type system struct {
 	down     bool
 	armed    map[int]string // number → the value it was ever armed with
 	ceremony *ceremony      // of people; nil: none are asked
+	mute     map[int]bool   // versions whose logins get no answer
 }
 
 // account is one identity in a backend.
@@ -95,6 +96,17 @@ func (w *World) Down(credential string, down bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.systems[credential].down = down
+}
+
+// Mute makes the backend give no answer to the logins of a version, or answer again.
+func (w *World) Mute(v rotation.Version, mute bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	s := w.systems[v.Credential]
+	if s.mute == nil {
+		s.mute = map[int]bool{}
+	}
+	s.mute[v.Number] = mute
 }
 
 // Session adds a session, or ends them all if the client is "".
@@ -253,6 +265,8 @@ func (w *World) call(ctx context.Context, name string, do func() error) error {
 	switch p.How {
 	case FailBefore:
 		return fmt.Errorf("%s: made to fail", name)
+	case Reject:
+		return fmt.Errorf("%s: %w", name, rotation.ErrRejected)
 	case LoseBefore:
 		return rotation.Errorf(rotation.Unknown, "", "%s: no answer", name)
 	case CrashBefore:
