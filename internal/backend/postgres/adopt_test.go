@@ -6,9 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/keyturn/keyturn/internal/backend/postgres"
 	"github.com/keyturn/keyturn/internal/rotation"
-	"github.com/keyturn/keyturn/internal/testserver"
 )
 
 // TestAdoptRefuses shows who cannot become the role of the logins, with text and hint.
@@ -28,7 +26,7 @@ func TestAdoptRefuses(t *testing.T) {
 		{"alter database postgres owner to %s", "alter database postgres owner to postgres; select '%s'", "owns a database of it"},
 		{"delete from keyturn.managed where login = '%s_a'", "insert into keyturn.managed values ('%[1]s_a', '%[1]s')", "_a\" is not on the list of logins"},
 		{"delete from keyturn.managed where login = '%s'", "insert into keyturn.managed values ('%[1]s', '%[1]s')", "is not one that Keyturn may touch"},
-		{"create or replace function keyturn.version() returns int language sql as 'select 99 -- %s'", "create or replace function keyturn.version() returns int language sql as 'select 1 -- %s'", "have version 99, this program needs 1"},
+		{"create or replace function keyturn.version() returns int language sql as 'select 99 -- %s'", "create or replace function keyturn.version() returns int language sql as 'select 2 -- %s'", "have version 99, this program needs 2"},
 	} {
 		f.exec(f.database, fmt.Sprintf(tt.do, f.role))
 		_, err := f.backend().Adopt(ctx, version(1))
@@ -122,84 +120,6 @@ func TestAdoptTellsOfClients(t *testing.T) {
 	}
 	if !strings.Contains(f.log.String(), "nightly-report") {
 		t.Errorf("the client is not told of: %s", f.log)
-	}
-}
-
-// TestSetupRefuses shows what the script does not touch.
-func TestSetupRefuses(t *testing.T) {
-	for _, tt := range []struct{ name, before, want string }{
-		{"a superuser", "alter role %s superuser", "is a superuser"},
-		{"a login of somebody's", "create role %s_b login", "was not armed by Keyturn"},
-		{"a powerful login", "create role %s_b createrole", "more rights"},
-		{"a schema of somebody's", "create schema keyturn authorization %s", "belongs to somebody else"},
-	} {
-		f := newFixture(t, shared.Get(t))
-		f.exec(f.database, fmt.Sprintf(tt.before, f.role))
-		err := f.try(f.server.AdminURL(), f.database, postgres.Setup(f.settings, postgres.SetupInfo{}))
-		if err == nil || !strings.Contains(err.Error(), tt.want) {
-			t.Errorf("%s: Setup's script = %v, want …%s…", tt.name, err, tt.want)
-		}
-		if n := f.text("select count(*)::text from pg_roles where rolname = $1", f.role+"_a"); n != "0" {
-			t.Errorf("%s: the script left a login behind", tt.name)
-		}
-	}
-	f := newFixture(t, shared.Get(t))
-	if err := f.try(f.server.AdminURL(), "postgres", postgres.Setup(f.settings, postgres.SetupInfo{})); err == nil || !strings.Contains(err.Error(), "the script is for "+f.database) {
-		t.Errorf("Setup's script in another database = %v", err)
-	}
-}
-
-// TestSetupAgain runs the script a second time, in the middle of a rotation and
-// after new settings of the role.
-func TestSetupAgain(t *testing.T) {
-	f := adopted(t)
-	b := f.backend()
-	v, m := f.prepared(b, 2)
-	f.exec(f.database, "alter role "+f.role+" set statement_timeout = '9s'", "alter role "+f.role+" in database "+f.database+" reset all",
-		`alter role `+f.role+` set search_path = 'a;drop/**/table/**/x', "q""uote", public`)
-	f.setup()
-	if r := f.probe(b, v, m); r.Answer != rotation.Alive {
-		t.Errorf("after the second run the version is %+v, want alive", r)
-	}
-	want := f.text("select array_to_string(rolconfig, ';') from pg_roles where rolname = $1", f.role) + ";role=" + f.role
-	if got := f.text("select array_to_string(rolconfig, ';') from pg_roles where rolname = $1", v.Identity); got != want {
-		t.Errorf("settings of the login: %s, want %s", got, want)
-	}
-	if got := f.text("select count(*)::text from pg_db_role_setting s join pg_roles r on r.oid = s.setrole where s.setdatabase <> 0 and r.rolname = $1", v.Identity); got != "0" {
-		t.Error("a setting that the role lost is kept by the login")
-	}
-}
-
-// TestSetupAsManagedServicesAdministrator runs the script as a role that is no
-// superuser, has CREATEROLE and may not read pg_authid, and rotates.
-func TestSetupAsManagedServicesAdministrator(t *testing.T) {
-	server := testserver.NewPostgres(t, testserver.PostgresOptions{})
-	f := newFixture(t, server)
-	f.exec(f.database, "create role master login createrole createdb password 'm'", "alter database "+f.database+" owner to master",
-		"grant pg_signal_backend, pg_read_all_stats to master with admin option", "grant "+f.role+" to master")
-	if err := f.try(f.server.URL("master", "m", f.database), f.database, postgres.Setup(f.settings, postgres.SetupInfo{})); err != nil {
-		t.Fatal(err)
-	}
-	if got := f.text("select count(*)::text from pg_auth_members m join pg_roles r on r.oid = m.roleid where r.rolname = 'keyturn_owner'"); got != "0" {
-		t.Error("somebody is still a member of the functions' owner")
-	}
-	b, ctx := f.backend(), context.Background()
-	one, err := b.Adopt(ctx, version(1))
-	if err != nil {
-		t.Fatal(err)
-	}
-	v, m := f.prepared(b, 2, one)
-	if r := f.probe(b, v, m); r.Answer != rotation.Alive {
-		t.Fatalf("the new version is %+v, want alive", r)
-	}
-	if err := b.End(ctx, one, rotation.ToRetire); err != nil {
-		t.Fatal(err)
-	}
-	if s := f.standing(b, one); s.Status != rotation.Ended || !strings.Contains(s.Detail, "not visible") {
-		t.Errorf("Observe = %+v, want ended, with a word on the password", s)
-	}
-	if r := f.probe(b, one, material(oldPassword)); r.Answer != rotation.Dead {
-		t.Errorf("the old version is %+v, want dead", r)
 	}
 }
 

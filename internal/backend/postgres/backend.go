@@ -135,7 +135,7 @@ func (b *Backend) busy(ctx context.Context, c *cluster, login string, next rotat
 	if err != nil {
 		return "", err
 	}
-	h := st.holder()
+	h := st.Holder
 	switch {
 	case !st.Exists:
 		return "does not exist: run what `keyturn setup postgres` prints", nil

@@ -34,8 +34,7 @@ func TestServersLogHoldsNoValue(t *testing.T) {
 			f.exec(f.database, "create extension pg_stat_statements")
 			f.setup()
 			if tt.without != "" {
-				admin := f.settings.Admin[len("postgres://"):strings.Index(f.settings.Admin, "@")]
-				f.exec(f.database, strings.NewReplacer("%s", admin, "%[1]s", admin).Replace(tt.without))
+				f.exec(f.database, strings.NewReplacer("%s", f.admin(), "%[1]s", f.admin()).Replace(tt.without))
 			}
 			b, ctx := f.backend(), context.Background()
 			v, m := f.prepared(b, 2)

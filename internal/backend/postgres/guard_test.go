@@ -22,9 +22,8 @@ import (
 func TestWhatTheAdministratorMay(t *testing.T) {
 	f := adopted(t)
 	f.prepared(f.backend(), 2)
-	f.exec(f.database, "create role bystander"+f.role+" login password 'x'")
-	admin, _, _ := strings.Cut(strings.TrimPrefix(f.settings.Admin, "postgres://"), "@")
-	url := f.server.URL(admin, adminPassword, f.database)
+	f.exec(f.database, "create role bystander"+f.role+" login password 'x'", "alter role "+f.role+"_c login")
+	url := f.server.URL(f.admin(), adminPassword, f.database)
 	verifier, err := postgres.Verifier(secret.FromString("p"))
 	if err != nil {
 		t.Fatal(err)
@@ -44,6 +43,7 @@ func TestWhatTheAdministratorMay(t *testing.T) {
 		{"killing who may log in", fmt.Sprintf("select keyturn.kill('%s_a')", f.role), "KT006"},
 		{"killing an unmanaged role", "select keyturn.kill('postgres')", "KT001"},
 		{"disarming an unmanaged role", "select keyturn.disarm('postgres', 'c', 1)", "KT001"},
+		{"disarming what nobody holds", fmt.Sprintf("select keyturn.disarm('%s_c', 'c', 1)", f.role), "KT009"},
 		{"looking at an unmanaged role", "select keyturn.state('postgres')", "KT001"},
 		{"the list", "insert into keyturn.managed values ('postgres', 'x')", "42501"},
 		{"a direct ALTER", "alter role " + a + " login", "42501"},
@@ -101,7 +101,8 @@ func TestIdentify(t *testing.T) {
 	refused(err, fmt.Sprintf(`login %q is armed for version 3 of "orders-db", which is not on this record`, f.role+"_b"))
 	_, err = b.Identify(ctx, version(4), []rotation.Version{two})
 	refused(err, "is still armed for version 3, which is to be ended first")
-	f.exec(f.database, "alter role "+f.role+"_b nologin", "comment on role "+f.role+"_b is null", "alter role "+f.role+"_b login")
+	f.exec(f.database, "alter role "+f.role+"_b nologin", "update keyturn.managed set credential = null, version = null where login = '"+f.role+"_b'",
+		"alter role "+f.role+"_b login")
 	_, err = b.Identify(ctx, version(4), []rotation.Version{two})
 	refused(err, "is armed for nobody that Keyturn knows")
 	// Disarmed by hand, with a session left over.

@@ -55,7 +55,7 @@ func (b *Backend) Observe(ctx context.Context, v rotation.Version) (rotation.Sta
 
 // standing judges the state of the version's login.
 func (b *Backend) standing(st state, v rotation.Version) rotation.Standing {
-	h := st.holder()
+	h := st.Holder
 	switch {
 	case !st.Exists:
 		return rotation.Standing{Status: rotation.Absent, Detail: "no such login"}
@@ -94,7 +94,7 @@ func (b *Backend) describe(st state) string {
 		parts = append(parts, "no password")
 	}
 	parts = append(parts, "valid until "+st.Until)
-	if h := st.holder(); h.Ended && st.CanLogin {
+	if h := st.Holder; h.Ended && st.CanLogin {
 		parts = append(parts, "ended by Keyturn before, and revived by somebody")
 	}
 	return strings.Join(parts, ", ")

@@ -72,9 +72,8 @@ func (b *Backend) checkFunctions(ctx context.Context, s *server) error {
 	if err := s.conn.QueryRow(ctx, "select "+b.function("version")+"()").Scan(&version); err != nil {
 		return wrap(s.name, err)
 	}
-	if version != functionsVersion {
-		return rotation.Errorf(rotation.Refused, "run what `keyturn setup postgres` prints again",
-			"%s: the functions in schema %q have version %d, this program needs %d", s.name, b.settings.Schema, version, functionsVersion)
+	if err := b.sameFunctions(s, version); err != nil {
+		return err
 	}
 	rows, err := s.conn.Query(ctx, "select login, role from "+b.function("logins")+"()")
 	if err != nil {
@@ -97,6 +96,16 @@ func (b *Backend) checkFunctions(ctx context.Context, s *server) error {
 	return nil
 }
 
+// sameFunctions refuses functions that this program was not written for: what
+// they say, or do not say, would be misread.
+func (b *Backend) sameFunctions(s *server, version int) error {
+	if version == functionsVersion {
+		return nil
+	}
+	return rotation.Errorf(rotation.Refused, "run what `keyturn setup postgres` prints again",
+		"%s: the functions in schema %q have version %d, this program needs %d", s.name, b.settings.Schema, version, functionsVersion)
+}
+
 // checkLogins judges the form of every login, whoever's turn it is.
 func (b *Backend) checkLogins(ctx context.Context, s *server, cred rotation.Credential) []error {
 	var found []error
@@ -114,7 +123,7 @@ func (b *Backend) checkLogins(ctx context.Context, s *server, cred rotation.Cred
 			found = append(found, rotation.Errorf(rotation.Refused, "run what `keyturn setup postgres` prints again, and take away what is too much",
 				"%s: %s", s.name, strings.Join(unlike, "; ")))
 		}
-		if h := st.holder(); st.CanLogin && h.Credential != cred.Name && h != (holder{}) {
+		if h := st.Holder; st.CanLogin && h.Credential != cred.Name && h != (holder{}) {
 			found = append(found, rotation.Errorf(rotation.Refused, "two credentials cannot share logins", "%s: login %q is armed for %s", s.name, login, h))
 		}
 	}

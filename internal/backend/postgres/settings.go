@@ -79,6 +79,11 @@ func (s Settings) withDefaults() Settings {
 	return s
 }
 
+// owner is the role that owns the functions.
+func (s Settings) owner() string { return s.Schema + ownerSuffix }
+
+const ownerSuffix = "_owner"
+
 // roleName is what names of roles, logins and the schema may look like: what
 // is safe in URLs, environment variables and pg_hba lines without quoting.
 var roleName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.-]{0,62}$`)

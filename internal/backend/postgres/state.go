@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -16,6 +15,7 @@ import (
 
 // A state is what keyturn.state tells of a role on one host.
 type state struct {
+	Functions  int                 `json:"functions"` // the version of what told it
 	Login      string              `json:"login"`
 	Exists     bool                `json:"exists"`
 	OID        int64               `json:"oid"`
@@ -30,7 +30,7 @@ type state struct {
 	Databases  map[string][]string `json:"databases"` // settings per database
 	Members    []membership        `json:"members"`   // of which roles it is a member
 	Owned      int                 `json:"owned"`     // objects and rights of its own, in any database
-	Comment    string              `json:"comment"`
+	Holder     holder              `json:"holder"`
 }
 
 type membership struct {
@@ -40,21 +40,13 @@ type membership struct {
 	Set     bool   `json:"set"`
 }
 
-// A holder is the version that a login was armed for last.
+// A holder is the version that a login was armed for last, as the table of
+// logins says. Of an adopted login it is the version that was ended there. The
+// zero holder is nobody.
 type holder struct {
 	Credential string `json:"credential"`
 	Version    int    `json:"version"`
 	Ended      bool   `json:"ended"`
-}
-
-// holder reads the comment that arming leaves. The zero holder: nobody.
-func (s state) holder() holder {
-	var h holder
-	text, ok := strings.CutPrefix(s.Comment, "keyturn:")
-	if !ok || json.Unmarshal([]byte(text), &h) != nil {
-		return holder{}
-	}
-	return h
 }
 
 func (h holder) is(v rotation.Version) bool {
@@ -85,7 +77,7 @@ func (s state) until() time.Time {
 
 // same reports whether two hosts say the same of what arming and ending change.
 func (s state) same(o state) bool {
-	return s.Exists == o.Exists && s.CanLogin == o.CanLogin && s.Until == o.Until && s.Comment == o.Comment &&
+	return s.Exists == o.Exists && s.CanLogin == o.CanLogin && s.Until == o.Until && s.Holder == o.Holder &&
 		(s.Password == nil || o.Password == nil || *s.Password == *o.Password)
 }
 
@@ -99,7 +91,7 @@ func (b *Backend) state(ctx context.Context, s *server, login string) (state, er
 	if err := json.Unmarshal(raw, &st); err != nil {
 		return st, fmt.Errorf("%s: reading the state of %q: %w", s.name, login, err)
 	}
-	return st, nil
+	return st, b.sameFunctions(s, max(st.Functions, 1)) // version 1 did not say
 }
 
 // A session is a backend process that logged in as a login.
