@@ -188,11 +188,9 @@ func (b *Backend) changesIn(ctx context.Context, s *server, database string) ([]
 	if err != nil {
 		return nil, err
 	}
-	conn, err := line{hostport: s.name, user: b.admin.user, database: database, password: password, ca: b.options.CA,
-		weaker: b.settings.InsecureTLS, binding: "require", dial: b.options.Dial,
-		params: map[string]string{"application_name": "keyturn", "statement_timeout": "60s"}}.connect(ctx)
+	conn, err := b.adminAt(ctx, s.name, database, password, "60s")
 	if err != nil {
-		return nil, wrap(s.name, err)
+		return nil, err
 	}
 	d := &server{name: s.name, conn: conn}
 	defer d.close()

@@ -79,7 +79,7 @@ func TestAdoptListsWhatWouldChange(t *testing.T) {
 		"session-user: " + f.database + ".view " + f.role + ".me",
 		"session-user: " + f.database + ".default of " + items + ".by_whom",
 		"session-user: " + f.database + ".constraint c on " + items,
-		"session-user: " + second + ".function whoami()",
+		"session-user: " + second + ".function public.whoami()",
 		"own-sessions: " + f.database + ".function " + f.role + ".stop()",
 		"cron: " + second + ".jobs of pg_cron",
 		"user-mapping: " + second + ".server away for public (options not visible)",
