@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -86,33 +87,38 @@ func (b *Backend) checkAdopted(ctx context.Context, s *server) error {
 	role := b.settings.Role
 	// Judged before the allow-list is asked: the set-up refuses these too, and
 	// its refusal should not be the one that people read.
-	var forbidden []string
-	var system bool
-	err := s.conn.QueryRow(ctx, `select pg_catalog.array_remove(array[case when r.rolsuper then 'a superuser' end,
-		case when r.rolcreaterole then 'CREATEROLE' end, case when r.rolreplication then 'REPLICATION' end,
-		case when r.rolbypassrls then 'BYPASSRLS' end], null), r.oid < 16384 or r.rolname like 'pg\_%' or exists (
-		select from pg_catalog.pg_database d where d.datdba = r.oid and (d.datistemplate or d.datname = 'postgres'))
-		from pg_catalog.pg_roles r where r.rolname = $1::text`, role).Scan(&forbidden, &system)
-	if err == pgx.ErrNoRows {
+	powers, system, err := b.powers(ctx, s)
+	if errors.Is(err, pgx.ErrNoRows) {
 		return rotation.Errorf(rotation.Refused, "write the login that services use today as role, or prepare a first version without adopting",
 			"%s: there is no role %q", s.name, role)
 	}
 	if err != nil {
 		return wrap(s.name, err)
 	}
-	if len(forbidden) > 0 {
-		return rotation.Errorf(rotation.Refused, "give the application's objects and rights to a plain role, and let services use that",
-			"%s: %q is %s, which logins in turn must not be", s.name, role, strings.Join(forbidden, ", "))
+	if len(powers) > 0 {
+		return rotation.Errorf(rotation.Refused, plainRole, "%s: %q is %s, which logins in turn must not be", s.name, role, strings.Join(powers, ", "))
 	}
 	if system {
-		return rotation.Errorf(rotation.Refused, "give the application's objects and rights to a plain role, and let services use that",
-			"%s: %q belongs to the system or owns a database of it", s.name, role)
+		return rotation.Errorf(rotation.Refused, plainRole, "%s: %q belongs to the system or owns a database of it", s.name, role)
 	}
 	st, err := b.state(ctx, s, role)
 	if err != nil {
 		return err
 	}
 	return b.judgeAdopted(s.name, st)
+}
+
+const plainRole = "give the application's objects and rights to a plain role, and let services use that"
+
+// powers returns what the role is beyond a plain one, and whether it belongs to
+// the system. The error of a role that is not there is [pgx.ErrNoRows].
+func (b *Backend) powers(ctx context.Context, s *server) (powers []string, system bool, err error) {
+	err = s.conn.QueryRow(ctx, `select pg_catalog.array_remove(array[case when r.rolsuper then 'a superuser' end,
+		case when r.rolcreaterole then 'CREATEROLE' end, case when r.rolreplication then 'REPLICATION' end,
+		case when r.rolbypassrls then 'BYPASSRLS' end], null), r.oid < 16384 or r.rolname like 'pg\_%' or exists (
+		select from pg_catalog.pg_database d where d.datdba = r.oid and (d.datistemplate or d.datname = 'postgres'))
+		from pg_catalog.pg_roles r where r.rolname = $1::text`, b.settings.Role).Scan(&powers, &system)
+	return powers, system, err
 }
 
 func (b *Backend) judgeAdopted(host string, st state) error {

@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -41,6 +42,9 @@ func (b *Backend) Preflight(ctx context.Context, cred rotation.Credential) error
 	}
 	if err := b.checkFunctions(ctx, c.primary); err != nil {
 		return joined("preflight", append(found, err)) // nothing else can be asked
+	}
+	if err := b.checkRole(ctx, c.primary); err != nil {
+		found = append(found, err)
 	}
 	found = append(found, b.checkLogins(ctx, c.primary, cred)...)
 	if err := b.checkRoom(ctx, c, cred); err != nil {
@@ -104,6 +108,21 @@ func (b *Backend) sameFunctions(s *server, version int) error {
 	}
 	return rotation.Errorf(rotation.Refused, "run what `keyturn setup postgres` prints again",
 		"%s: the functions in schema %q have version %d, this program needs %d", s.name, b.settings.Schema, version, functionsVersion)
+}
+
+// checkRole judges the role itself: its power is that of whoever acts as it.
+func (b *Backend) checkRole(ctx context.Context, s *server) error {
+	powers, _, err := b.powers(ctx, s)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return rotation.Errorf(rotation.Refused, hintOf(codeUnmanaged), "%s: there is no role %q", s.name, b.settings.Role)
+	case err != nil:
+		return wrap(s.name, err)
+	case len(powers) > 0:
+		return rotation.Errorf(rotation.Refused, plainRole, "%s: role %q is %s, which logins in turn must not be",
+			s.name, b.settings.Role, strings.Join(powers, ", "))
+	}
+	return nil
 }
 
 // checkLogins judges the form of every login, whoever's turn it is.

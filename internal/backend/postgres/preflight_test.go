@@ -44,13 +44,14 @@ func TestPreflightFindsAllAtOnce(t *testing.T) {
 	if err := f.backend().Preflight(context.Background(), cred); err != nil {
 		t.Fatalf("Preflight after the set-up: %v", err)
 	}
-	f.exec(f.database, "alter role "+f.role+"_a createdb", "revoke "+f.role+" from "+f.role+"_b", "drop role "+f.role+"_c")
+	f.exec(f.database, "alter role "+f.role+"_a createdb", "revoke "+f.role+" from "+f.role+"_b", "drop role "+f.role+"_c",
+		"alter role "+f.role+" bypassrls")
 	slow := f.backend(func(o *postgres.Options) { o.Now = func() time.Time { return time.Now().Add(-10 * time.Minute) } })
 	err := slow.Preflight(context.Background(), cred)
 	if rotation.ClassOf(err) != rotation.Refused {
 		t.Fatalf("Preflight = %v, want refused", err)
 	}
-	for _, want := range []string{f.role + "_a is CREATEDB", f.role + "_b is no member of", `"` + f.role + `_c" does not exist`, "its clock is 10m0s away"} {
+	for _, want := range []string{f.role + "_a is CREATEDB", f.role + "_b is no member of", `"` + f.role + `_c" does not exist`, `role "` + f.role + `" is BYPASSRLS`, "its clock is 10m0s away"} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("Preflight does not say %q:\n%v", want, err)
 		}
