@@ -77,6 +77,8 @@ type server struct {
 	standby bool
 	version int
 	skew    time.Duration // its clock minus ours
+
+	encryption string // password_encryption: how it stores passwords, and what it asks who has none for
 }
 
 // A cluster is every host of the administrator's URL.
@@ -151,7 +153,8 @@ func (b *Backend) login(ctx context.Context, hostport string, password secret.Va
 	// Our session may wait for standbys, or hold a lock for a whole phase.
 	err = conn.QueryRow(ctx, `select pg_catalog.pg_is_in_recovery(), pg_catalog.current_setting('server_version_num')::int,
 		pg_catalog.clock_timestamp(), case when pg_catalog.current_setting('server_version_num')::int >= 140000
-		then pg_catalog.set_config('idle_session_timeout', '0', false) end is null`).Scan(&s.standby, &s.version, &now, new(bool))
+		then pg_catalog.set_config('idle_session_timeout', '0', false) end is null, pg_catalog.current_setting('password_encryption')`).
+		Scan(&s.standby, &s.version, &now, new(bool), &s.encryption)
 	if err != nil {
 		s.close()
 		return nil, wrap(hostport, err)

@@ -53,7 +53,10 @@ func (b *Backend) Preflight(ctx context.Context, cred rotation.Credential) error
 	return joined("preflight", found)
 }
 
-// checkServer judges release and clock.
+// checkServer judges release, clock and password_encryption. Where the latter is
+// md5, a line with the method md5 in pg_hba.conf makes the server ask for MD5
+// wherever a role has no password, or one that has expired. That is not
+// answered, so that no death could ever be proved there.
 func checkServer(s *server) error {
 	switch {
 	case s.version < 120000:
@@ -64,6 +67,9 @@ func checkServer(s *server) error {
 	case s.skew > maxSkew || s.skew < -maxSkew:
 		return rotation.Errorf(rotation.Refused, "set the clocks; expiries are kept by the server's",
 			"%s: its clock is %s away from ours", s.name, s.skew.Round(time.Second))
+	case s.encryption != "scram-sha-256":
+		return rotation.Errorf(rotation.Refused, "set password_encryption = 'scram-sha-256' in postgresql.conf, and the method scram-sha-256 in the lines of pg_hba.conf",
+			"%s: password_encryption is %s: the server may ask for MD5, which is not answered, and a refused login could not be told from another", s.name, s.encryption)
 	}
 	return nil
 }
