@@ -110,27 +110,43 @@ func TestSectionSaysEveryFault(t *testing.T) {
 	}
 }
 
-func TestProbeSpecAsksEveryHost(t *testing.T) {
-	s, err := postgres.Section(decoder(strings.Replace(good, "db:5432", "db1:5432,db2,[::1]:6000", 1) + "probe: ['postgresql://p1,p2:6432/orders', postgres://p3/orders]"))
+// TestEndpoints shows where versions are tried, and that the plan warns of the
+// hosts where they are not.
+func TestEndpoints(t *testing.T) {
+	s, err := postgres.Section(decoder(strings.Replace(good, "db:5432", "db1:5432,db2,[::1]:6000", 1)))
 	if err != nil {
 		t.Fatal(err)
 	}
 	settings := s.(postgres.Settings)
-	v := rotation.Version{Identity: "orders_a"}
 	for _, tt := range []struct {
-		probe []string
-		want  []string
+		probe, want []string
+		warning     string
 	}{
-		{settings.Probe, []string{"postgres://p1:5432/orders", "postgres://p2:6432/orders", "postgres://p3:5432/orders"}},
-		{nil, []string{"postgres://db1:5432/orders", "postgres://db2:5432/orders", "postgres://[::1]:6000/orders"}},
+		{nil, []string{"postgres://db1:5432/orders", "postgres://db2:5432/orders", "postgres://[::1]:6000/orders"},
+			"no probe is set: versions are tried at the administrator's hosts (db1:5432, db2:5432, [::1]:6000)"},
+		{[]string{"postgresql://p1,p2:6432/orders", "postgres://p3/orders"},
+			[]string{"postgres://p1:5432/orders", "postgres://p2:6432/orders", "postgres://p3:5432/orders"},
+			"probe leaves out db1:5432, db2:5432, [::1]:6000: the old password is not tried there"},
+		{[]string{"postgres://pooler:6432/orders", "postgres://db1,[::1]:6000/orders"},
+			[]string{"postgres://pooler:6432/orders", "postgres://db1:5432/orders", "postgres://[::1]:6000/orders"},
+			"probe leaves out db2:5432: the old password is not tried there"},
+		{[]string{"postgres://pooler:6432/orders", "postgres://db1,db2:5432,[::1]:6000/orders"},
+			[]string{"postgres://pooler:6432/orders", "postgres://db1:5432/orders", "postgres://db2:5432/orders", "postgres://[::1]:6000/orders"}, ""},
 	} {
 		settings.Probe = tt.probe
 		b, err := postgres.New(settings, postgres.Options{})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if d := cmp.Diff(tt.want, b.ProbeSpec(v).Endpoints); d != "" {
+		if d := cmp.Diff(tt.want, b.ProbeSpec(rotation.Version{Identity: "orders_a"}).Endpoints); d != "" {
 			t.Errorf("ProbeSpec with %v (-want +got):\n%s", tt.probe, d)
+		}
+		warnings, err := b.Warnings(t.Context(), "orders-db")
+		if err != nil {
+			t.Error(err)
+		}
+		if got := strings.Join(warnings, "\n"); !strings.Contains(got, tt.warning) || (got == "") != (tt.warning == "") {
+			t.Errorf("Warnings with %v = %q, want %q", tt.probe, got, tt.warning)
 		}
 	}
 }
