@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 	"time"
 
@@ -164,9 +165,10 @@ func (b *Backend) login(ctx context.Context, hostport string, password secret.Va
 	return s, nil
 }
 
-// joined returns the errors as one, with the class of the first that is not
-// known, and the first hint.
+// joined returns the errors that are not nil as one, with the class of the first
+// that is not known, and the first hint.
 func joined(doing string, errs []error) error {
+	errs = slices.DeleteFunc(errs, func(err error) bool { return err == nil })
 	if len(errs) == 0 {
 		return nil
 	}
