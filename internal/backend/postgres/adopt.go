@@ -127,6 +127,9 @@ func (b *Backend) judgeAdopted(host string, st state) error {
 	case !st.CanLogin, st.Password != nil && !*st.Password, st.Expired:
 		return rotation.Errorf(rotation.Refused, "name the login that services use as role; a role without a login has nothing to adopt",
 			"%s: nobody can log in as %q: %s", host, st.Login, b.describe(st))
+	case st.Holder.Ended:
+		return rotation.Errorf(rotation.Refused, fmt.Sprintf("let services use another login; to take this one anew, run UPDATE %s.managed SET credential = NULL, version = NULL, ended = false WHERE login = '%s'",
+			b.settings.Schema, st.Login), "%s: %q was ended as %s: every phase would end it again", host, st.Login, st.Holder)
 	case set && acts != st.Login:
 		return rotation.Errorf(rotation.Refused, fmt.Sprintf("write role: %s only if services log in as it", acts),
 			"%s: %q acts as %q by a SET role of its own", host, st.Login, acts)
