@@ -3,10 +3,14 @@ package postgres_test
 import (
 	"context"
 	"fmt"
+	"net"
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/keyturn/keyturn/internal/rotation"
+	"github.com/keyturn/keyturn/internal/testserver"
 )
 
 // TestAdoptRefuses shows who cannot become the role of the logins, with text and hint.
@@ -34,11 +38,6 @@ func TestAdoptRefuses(t *testing.T) {
 			t.Errorf("after %q: Adopt = %v (hint %q), want refused …%s…", tt.do, err, rotation.HintOf(err), tt.want)
 		}
 		f.exec(f.database, fmt.Sprintf(tt.undo, f.role))
-	}
-	v := version(1)
-	v.Identity = "somebody"
-	if _, err := f.backend().Adopt(ctx, v); err == nil || !strings.Contains(err.Error(), `services log in as "somebody", and the role is`) {
-		t.Errorf("Adopt of another login = %v", err)
 	}
 	if _, err := f.backend().Adopt(ctx, version(1)); err != nil {
 		t.Errorf("Adopt at the end: %v", err)
@@ -105,21 +104,122 @@ func TestAdoptListsWhatWouldChange(t *testing.T) {
 	}
 }
 
-func TestAdoptTellsOfClients(t *testing.T) {
+// TestAdoptComparesWithTheServices: a service that is told another host, port,
+// database or login than it uses would follow it, at the first cutover.
+func TestAdoptComparesWithTheServices(t *testing.T) {
 	f := adopted(t)
-	conn, err := f.server.Connect(context.Background(), f.role, oldPassword, f.database)
+	b, ctx := f.backend(), context.Background()
+	host, port, err := net.SplitHostPort(f.server.Addr())
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close(context.Background())
-	if _, err := conn.Exec(context.Background(), "set application_name = 'nightly-report'"); err != nil {
+	right := map[string]string{"username": f.role, "host": host, "port": port, "database": f.database}
+	for _, tt := range []struct {
+		said map[string]string
+		want []string // the fields that differ, and what they would be
+	}{
+		{right, nil},
+		{map[string]string{"username": f.role, "region": "north"}, nil}, // what is no field of ours is nobody's business
+		{nil, nil},
+		{map[string]string{"username": "canary-somebody"}, []string{`username (it would be "` + f.role + `")`}},
+		{map[string]string{"username": f.role, "host": "canary-pooler", "port": "canary-1", "database": "canary-db"},
+			[]string{`database (it would be "` + f.database + `")`, `host (it would be "` + host + `")`, `port (it would be "` + port + `")`}},
+	} {
+		v := version(1)
+		v.Public = tt.said
+		got, err := b.Adopt(ctx, v)
+		if tt.want == nil {
+			if d := cmp.Diff(right, got.Public); err != nil || d != "" {
+				t.Errorf("Adopt of services that say %v: %v, public (-want +got):\n%s", tt.said, err, d)
+			}
+			continue
+		}
+		if rotation.ClassOf(err) != rotation.Refused || !strings.Contains(err.Error(), "differs from what they would get: "+strings.Join(tt.want, ", ")) || rotation.HintOf(err) == "" {
+			t.Errorf("Adopt of services that say %v = %v, want refused, with %v", tt.said, err, tt.want)
+		}
+		if err != nil && strings.Contains(err.Error(), "canary") {
+			t.Errorf("Adopt repeats what the services say: %v", err)
+		}
+	}
+	v := version(1)
+	v.Identity = "somebody"
+	if _, err := b.Adopt(ctx, v); rotation.ClassOf(err) != rotation.Refused || !strings.Contains(err.Error(), "username (it would be") {
+		t.Errorf("Adopt of another login = %v, want refused", err)
+	}
+}
+
+// TestAdoptTellsOfClients: visibly, and once for each program and address.
+func TestAdoptTellsOfClients(t *testing.T) {
+	f := adopted(t)
+	ctx := context.Background()
+	for _, name := range []string{"nightly-report", "nightly-report", "shop"} {
+		conn, err := f.server.Connect(ctx, f.role, oldPassword, f.database)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close(ctx)
+		if _, err := conn.Exec(ctx, "set application_name = '"+name+"'"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := f.backend().Adopt(ctx, version(1)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := f.backend().Adopt(context.Background(), version(1)); err != nil {
-		t.Fatal(err)
+	for _, want := range []string{"application=nightly-report from=127.0.0.1 sessions=2", "application=shop from=127.0.0.1 sessions=1"} {
+		if n := strings.Count(f.log.String(), want); n != 1 {
+			t.Errorf("the log says %d times %q, want once:\n%s", n, want, f.log)
+		}
 	}
-	if !strings.Contains(f.log.String(), "nightly-report") {
-		t.Errorf("the client is not told of: %s", f.log)
+	if n := strings.Count(f.log.String(), "level=WARN"); n != 2 {
+		t.Errorf("the log has %d warnings, want one for each client:\n%s", n, f.log)
+	}
+}
+
+// TestAdoptReadsHBA: lines that let the login in and not its successors are
+// named, and so is a file that cannot be seen.
+func TestAdoptReadsHBA(t *testing.T) {
+	f := newFixture(t, testserver.NewPostgres(t, testserver.PostgresOptions{}))
+	f.setup()
+	ctx := context.Background()
+	a, b, c := f.role+"_a", f.role+"_b", f.role+"_c"
+	const rest = "\nhostssl all all 127.0.0.1/32 scram-sha-256\n"
+	for _, tt := range []struct{ lines, want string }{
+		{"hostssl all all 10.0.0.0/8 scram-sha-256", ""},
+		{"hostssl all +" + f.role + " 10.0.0.0/8 scram-sha-256", ""},
+		{fmt.Sprintf("hostssl all %s,%s,%s,%s 10.0.0.0/8 scram-sha-256", f.role, a, b, c), ""},
+		{fmt.Sprintf("hostssl all %[1]s,+%[1]s 10.0.0.0/8 scram-sha-256", f.role), ""},
+		{"hostssl all other" + f.role + " 10.0.0.0/8 scram-sha-256", ""},
+		{"hostssl sameuser all 10.0.0.0/8 scram-sha-256", ""}, // no database is named like the login
+		{"hostssl all " + f.role + " 10.0.0.0/8 scram-sha-256", "(databases all; users " + f.role + ")"},
+		{"hostssl all " + f.role + " 10.0.0.0/8 reject", "(databases all; users " + f.role + ")"},
+		{fmt.Sprintf("hostssl %s,x %s,%s 10.0.0.0/8 scram-sha-256", f.database, f.role, a), "(databases " + f.database + ",x; users " + f.role + "," + a + ")"},
+	} {
+		f.hba(tt.lines + rest)
+		_, err := f.backend().Adopt(ctx, version(1))
+		switch want := "pg-hba: line 2 on " + f.server.Addr() + " " + tt.want; {
+		case tt.want == "" && err != nil:
+			t.Errorf("with %q: Adopt = %v, want no error", tt.lines, err)
+		case tt.want != "" && (rotation.ClassOf(err) != rotation.Refused || !strings.Contains(err.Error(), want)):
+			t.Errorf("with %q: Adopt = %v, want refused: %s", tt.lines, err, want)
+		}
+	}
+	f.exec("postgres", "create database "+f.role)
+	f.hba("hostssl sameuser all 10.0.0.0/8 scram-sha-256" + rest)
+	if _, err := f.backend().Adopt(ctx, version(1)); err == nil || !strings.Contains(err.Error(), "pg-hba: line 2 on "+f.server.Addr()+" (databases sameuser; users all)") {
+		t.Errorf("with a database named like the login: Adopt = %v, want the line named", err)
+	}
+	f.hba(rest)
+	f.exec(f.database, "revoke execute on function pg_hba_file_rules() from keyturn_owner")
+	if _, err := f.backend().Adopt(ctx, version(1)); rotation.ClassOf(err) != rotation.Refused || !strings.Contains(err.Error(), "pg-hba: pg_hba.conf of "+f.server.Addr()+" (not visible)") {
+		t.Errorf("where it is not visible: Adopt = %v, want refused", err)
+	}
+	f.exec(f.database, "drop function keyturn.hba(text)")
+	if _, err := f.backend().Adopt(ctx, version(1)); err == nil || strings.Contains(err.Error(), "not visible") || !strings.Contains(rotation.HintOf(err), "keyturn setup postgres") {
+		t.Errorf("without the function: Adopt = %v (hint %q), want the set-up named", err, rotation.HintOf(err))
+	}
+	f.setup()
+	if _, err := f.backend().Adopt(ctx, version(1)); err != nil {
+		t.Errorf("after the set-up: Adopt = %v", err)
 	}
 }
 

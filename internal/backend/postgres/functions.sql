@@ -57,6 +57,27 @@ BEGIN
     FROM pg_stat_activity a JOIN pg_roles r ON r.oid = a.usesysid WHERE r.rolname = _login;
 END $keyturn$;
 
+-- The lines of pg_hba.conf that let the login in and not all whose turn comes
+-- after it: by its name, by a regular expression (from PostgreSQL 16 on), or by
+-- the name of a database ("sameuser"). A name behind + means members of it.
+CREATE OR REPLACE FUNCTION {{ident .Schema}}.hba(_login text) RETURNS TABLE (number int, databases text[], users text[])
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $keyturn$
+DECLARE _next text[];
+BEGIN
+  SELECT array_agg(m.login) INTO _next FROM {{ident .Schema}}.managed m WHERE m.role = _login AND m.login <> _login;
+  IF _next IS NULL THEN
+    RAISE EXCEPTION USING ERRCODE = 'KT001', MESSAGE = format('no login takes turns for %I', _login);
+  END IF;
+  RETURN QUERY SELECT h.line_number, h.database, h.user_name FROM pg_hba_file_rules() h
+    WHERE h.error IS NULL AND (
+      EXISTS (SELECT FROM unnest(h.user_name) u WHERE u = _login OR left(u, 1) = '/' AND _login ~ substr(u, 2))
+      AND EXISTS (SELECT FROM unnest(_next) n WHERE NOT EXISTS (SELECT FROM unnest(h.user_name) u
+        WHERE u IN (n, 'all', '+' || _login) OR left(u, 1) = '/' AND n ~ substr(u, 2)))
+      OR 'sameuser' = ANY (h.database) AND EXISTS (SELECT FROM pg_database d WHERE d.datname = _login)
+      AND EXISTS (SELECT FROM unnest(h.user_name) u WHERE u IN (_login, 'all') OR left(u, 1) IN ('+', '/')))
+    ORDER BY h.line_number;
+END $keyturn$;
+
 -- Lets a version log in until a time, by a verifier. The lock on its row makes
 -- arming and ending of one login wait for each other; the row says which version
 -- holds it, and keeps a version that was ended from coming back late.

@@ -53,6 +53,11 @@ BEGIN
   EXCEPTION WHEN insufficient_privilege THEN
     RAISE WARNING 'pg_authid cannot be read here: that a password is gone will be proved by the login alone';
   END;
+  BEGIN
+    GRANT EXECUTE ON FUNCTION pg_hba_file_rules() TO {{ident .Owner}}; -- which lines name the adopted login
+  EXCEPTION WHEN insufficient_privilege THEN
+    RAISE WARNING 'pg_hba.conf cannot be read here: look for lines that name {{.Role}} yourself';
+  END;
 END $keyturn$;
 
 -- 3. The administrator, who may call the functions and nothing else. Give it a

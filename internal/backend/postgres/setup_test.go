@@ -143,7 +143,12 @@ func TestSetupAsManagedServicesAdministrator(t *testing.T) {
 	if got := f.text("select count(*)::text from pg_auth_members m join pg_roles r on r.oid = m.roleid where r.rolname = 'keyturn_owner'"); got != "0" {
 		t.Error("somebody is still a member of the functions' owner")
 	}
-	b, ctx := f.backend(), context.Background()
+	ctx := context.Background()
+	if _, err := f.backend().Adopt(ctx, version(1)); rotation.ClassOf(err) != rotation.Refused || !strings.Contains(err.Error(), "(not visible)") {
+		t.Errorf("Adopt = %v, want refused: nobody could look into pg_hba.conf", err)
+	}
+	f.settings.AllowChanged = []string{"pg-hba"}
+	b := f.backend()
 	one, err := b.Adopt(ctx, version(1))
 	if err != nil {
 		t.Fatal(err)
