@@ -39,8 +39,8 @@ type probeSettings struct {
 // there it even says that the password was right. A wrong current_user or a
 // refused database is Unfit too. Anything else that is not success is Inconclusive.
 //
-// The material holds the field password, or one field that is a URL or a
-// connection string with a password in it.
+// The material holds the field password, or a field in which the login and its
+// password can be found, see passwordOf.
 func Login(ctx context.Context, spec rotation.ProbeSpec, m rotation.Material) rotation.ProbeResult {
 	var settings probeSettings
 	var result rotation.ProbeResult
@@ -67,56 +67,6 @@ func Login(ctx context.Context, spec rotation.ProbeSpec, m rotation.Material) ro
 	}
 	wg.Wait()
 	return result.Summarize()
-}
-
-// passwordOf finds the password in the material and checks that it belongs to
-// the identity.
-func passwordOf(identity string, m rotation.Material) (secret.Value, string) {
-	if u, ok := m["username"]; ok && string(u.Reveal()) != identity {
-		return secret.Value{}, "the user name that is mounted is not this version's login"
-	}
-	if p, ok := m["password"]; ok {
-		return p, ""
-	}
-	for _, field := range m.Fields() {
-		user, password, ok := fromDSN(string(m[field].Reveal()))
-		switch {
-		case !ok:
-		case user != identity:
-			return secret.Value{}, fmt.Sprintf("the field %q is not of this version's login", field)
-		default:
-			return secret.FromString(password), ""
-		}
-	}
-	return secret.Value{}, "no field holds a password"
-}
-
-// fromDSN reads user and password from a URL or a keyword string.
-func fromDSN(s string) (user, password string, ok bool) {
-	s = strings.TrimSpace(s)
-	if strings.Contains(s, "://") {
-		_, rest, _ := strings.Cut(s, "://") // postgresql+asyncpg:// and the like
-		a, query, problem := splitURL("postgres://" + rest)
-		if problem != nil {
-			return "", "", false
-		}
-		if a.user == "" {
-			a.user = query.Get("user")
-		}
-		if a.password == "" {
-			a.password = query.Get("password")
-		}
-		return a.user, a.password, a.user != "" && a.password != ""
-	}
-	for _, word := range strings.Fields(s) {
-		switch key, value, _ := strings.Cut(word, "="); strings.ToLower(strings.TrimSuffix(key, ";")) {
-		case "user", "username":
-			user = strings.Trim(value, "';")
-		case "password":
-			password = strings.Trim(value, "';")
-		}
-	}
-	return user, password, user != "" && password != ""
 }
 
 // try logs in at one endpoint.

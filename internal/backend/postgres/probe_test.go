@@ -53,8 +53,6 @@ func TestProbeTable(t *testing.T) {
 		{"another user mounted", none, rotation.Material{"username": secret.FromString("other"), "password": m["password"]},
 			rotation.Inconclusive, "", "not this version's login", none},
 		{"nothing mounted", none, rotation.Material{}, rotation.Inconclusive, "", "no field holds a password", none},
-		{"a URL mounted", none, dsn("postgresql+asyncpg://" + login + ":" + string(m["password"].Reveal()) + "@pooler/orders"), rotation.Alive, "", "", none},
-		{"a keyword string mounted", none, dsn("host=db user=" + login + " password=" + string(m["password"].Reveal())), rotation.Alive, "", "", none},
 		{"a URL of another login", none, dsn("postgres://x:y@pooler/orders"), rotation.Inconclusive, "", "not of this version", none},
 		{"out of connections", f.fill, m, rotation.Inconclusive, "53300", "", f.drain},
 		{"PASSWORD NULL", alter("password null"), m, rotation.Dead, "28P01", "", none},
