@@ -220,6 +220,10 @@ func TestCompareNamesEveryDifference(t *testing.T) {
 		{"alter role %s set search_path = x", `alter role %s set search_path = "$user", public`, `search_path: ` + a + ` has "x"`},
 		{"alter role %s in database " + f.database + " set work_mem = '9MB'", "alter role %s in database " + f.database + " set work_mem = '5MB'",
 			`in database ` + f.database + `: work_mem: ` + a + ` has "9MB"`},
+		{"alter role %s set app.key = 'canary-1'", "alter role %s reset app.key", "app.key: " + a + " has a value, " + bee + " has nothing"},
+		{"alter role %s in database " + f.database + " set app.key = 'canary-1'", "alter role %s in database " + f.database + " reset app.key", "app.key: " + a + " has a value"},
+		{"alter role %[1]s set app.key = 'canary-1'; alter role " + bee + " set app.key = 'canary-2'; select '%[1]s'", "alter role %s reset app.key; alter role " + bee + " reset app.key",
+			"app.key: " + a + " has a value of its own, " + bee + " has a value of its own"},
 		{"alter role %s createdb", "alter role %s nocreatedb", a + " is CREATEDB"},
 		{"alter role %s superuser", "alter role %s nosuperuser", a + " is SUPERUSER"},
 		{"alter role %s noinherit", "alter role %s inherit", "without INHERIT"},
@@ -230,8 +234,12 @@ func TestCompareNamesEveryDifference(t *testing.T) {
 		{"grant select on " + f.role + ".items to %s", "revoke select on " + f.role + ".items from %s", "owns 1 objects or rights of its own"},
 	} {
 		f.exec(f.database, fmt.Sprintf(tt.do, a))
-		if err := b.Compare(ctx, va, vb); err == nil || rotation.ClassOf(err) != rotation.Failed || !strings.Contains(err.Error(), tt.want) {
+		err := b.Compare(ctx, va, vb)
+		if err == nil || rotation.ClassOf(err) != rotation.Failed || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("after %q: Compare = %v, want …%s…", tt.do, err, tt.want)
+		}
+		if err != nil && strings.Contains(err.Error(), "canary") {
+			t.Errorf("after %q: Compare repeats the value of a setting: %v", tt.do, err)
 		}
 		f.exec(f.database, fmt.Sprintf(tt.undo, a))
 	}

@@ -4,8 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"maps"
-	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -179,26 +177,4 @@ func pause(ctx context.Context, d time.Duration) error {
 	case <-t.C:
 		return nil
 	}
-}
-
-// differences names what two roles do not have in common, from both views.
-func differences(a, b map[string]string, nameA, nameB string) []string {
-	keys := maps.Clone(a)
-	maps.Copy(keys, b)
-	var out []string
-	for _, k := range slices.Sorted(maps.Keys(keys)) {
-		x, okA := a[k]
-		y, okB := b[k]
-		if okA == okB && x == y {
-			continue
-		}
-		show := func(v string, ok bool) string {
-			if !ok {
-				return "nothing"
-			}
-			return fmt.Sprintf("%q", v)
-		}
-		out = append(out, fmt.Sprintf("%s: %s has %s, %s has %s", k, nameA, show(x, okA), nameB, show(y, okB)))
-	}
-	return out
 }
