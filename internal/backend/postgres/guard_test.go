@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/keyturn/keyturn/internal/backend/postgres"
@@ -29,6 +30,15 @@ func TestWhatTheAdministratorMay(t *testing.T) {
 		t.Fatal(err)
 	}
 	scram, a := string(verifier.Reveal()), f.role+"_b"
+	var foreign []*pgx.Conn
+	for _, who := range [][2]string{{testserver.AdminUser, f.server.AdminPassword()}, {"bystander" + f.role, "x"}} {
+		conn, err := f.server.Connect(context.Background(), who[0], who[1], f.database)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close(context.Background())
+		foreign = append(foreign, conn)
+	}
 	for _, tt := range []struct{ name, statement, code string }{
 		{"arming an unmanaged role", fmt.Sprintf("select keyturn.arm('bystander%s', '%s', 'infinity', 'c', 1)", f.role, scram), "KT001"},
 		{"arming the superuser", fmt.Sprintf("select keyturn.arm('postgres', '%s', 'infinity', 'c', 1)", scram), "KT001"},
@@ -51,16 +61,14 @@ func TestWhatTheAdministratorMay(t *testing.T) {
 		{"data", "select * from " + f.role + ".items", "42501"},
 		{"the owner of the functions", "set role keyturn_owner", "42501"},
 		{"the application's role", "set role " + f.role, "42501"},
-		{"ending foreign sessions", "select pg_terminate_backend(pid) from pg_stat_activity where usename = 'postgres'", "42501"},
+		{"ending a superuser's session", fmt.Sprintf("select pg_terminate_backend(%d)", pidOf(t, foreign[0])), "42501"},
+		{"ending somebody's session", fmt.Sprintf("select pg_terminate_backend(%d)", pidOf(t, foreign[1])), "42501"},
+		{"cancelling somebody's statement", fmt.Sprintf("select pg_cancel_backend(%d)", pidOf(t, foreign[1])), "42501"},
 	} {
 		err := f.try(url, f.database, tt.statement)
 		var pe *pgconn.PgError
 		if e, ok := asPgError(err); ok {
 			pe = e
-		}
-		// Terminating nobody is not refused: there may be no such session just now.
-		if pe == nil && tt.name == "ending foreign sessions" {
-			continue
 		}
 		if pe == nil || pe.Code != tt.code {
 			t.Errorf("%s: %v, want SQLSTATE %s", tt.name, err, tt.code)
@@ -70,10 +78,25 @@ func TestWhatTheAdministratorMay(t *testing.T) {
 			t.Errorf("%s: the error repeats the verifier: %+v", tt.name, pe)
 		}
 	}
+	for i, conn := range foreign {
+		if err := conn.Ping(context.Background()); err != nil {
+			t.Errorf("foreign session %d: %v, want it alive", i, err)
+		}
+	}
 	public := f.server.URL("bystander"+f.role, "x", f.database)
 	if err := f.try(public, f.database, "select keyturn.state('"+a+"')"); err == nil {
 		t.Error("everybody may call the functions")
 	}
+}
+
+// pidOf returns the process of a session.
+func pidOf(t *testing.T, conn *pgx.Conn) int {
+	t.Helper()
+	var pid int
+	if err := conn.QueryRow(context.Background(), "select pg_backend_pid()").Scan(&pid); err != nil {
+		t.Fatal(err)
+	}
+	return pid
 }
 
 func TestIdentify(t *testing.T) {

@@ -98,57 +98,6 @@ func TestProbeOfAnUnknownRole(t *testing.T) {
 	}
 }
 
-// TestTLSIsVerified shows what the connection demands unless it is weakened by name.
-func TestTLSIsVerified(t *testing.T) {
-	server := testserver.NewPostgres(t, testserver.PostgresOptions{})
-	f := newFixture(t, server)
-	f.setup()
-	v, m := f.prepared(f.backend(), 2)
-	other, err := testserver.NewAuthority()
-	if err != nil {
-		t.Fatal(err)
-	}
-	foreign, _, err := other.Issue(testserver.Certificate{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, tt := range []struct {
-		name, admin string
-		weaker      []string
-		ca          []byte
-		want        rotation.Answer
-		reason      string
-	}{
-		{"verified", f.settings.Admin, nil, f.options.CA, rotation.Alive, ""},
-		{"another authority", f.settings.Admin, nil, foreign, rotation.Inconclusive, "certificate"},
-		{"the system's authorities", f.settings.Admin, nil, nil, rotation.Inconclusive, "certificate"},
-		{"another authority, no-verify", f.settings.Admin, []string{"no-verify"}, foreign, rotation.Alive, ""},
-		{"another authority, no-hostname", f.settings.Admin, []string{"no-hostname"}, foreign, rotation.Inconclusive, "certificate"},
-		{"no-hostname", f.settings.Admin, []string{"no-hostname"}, f.options.CA, rotation.Alive, ""},
-		{"plaintext to a server that wants TLS", f.settings.Admin, []string{"plaintext"}, f.options.CA, rotation.Unfit, "no encryption"},
-	} {
-		f.settings.Admin, f.settings.InsecureTLS = tt.admin, tt.weaker
-		o := f.options
-		o.CA = tt.ca
-		b, err := postgres.New(f.settings, o)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if r := f.probe(b, v, m); r.Answer != tt.want || !strings.Contains(r.Reason, tt.reason) {
-			t.Errorf("%s: Login = %q (%s), want %q (…%s…)", tt.name, r.Answer, r.Reason, tt.want, tt.reason)
-		}
-	}
-	f.settings.InsecureTLS = nil
-	f.must(server.SetCertificate(testserver.Certificate{NotAfter: time.Now().Add(-time.Hour)}))
-	if r := f.probe(f.backend(), v, m); r.Answer != rotation.Inconclusive || !strings.Contains(r.Reason, "expired") {
-		t.Errorf("expired certificate: Login = %q (%s), want unknown (…expired…)", r.Answer, r.Reason)
-	}
-	_, err = f.backend().Identify(context.Background(), version(3), nil)
-	if rotation.ClassOf(err) != rotation.Unknown || !strings.Contains(err.Error(), "expired") {
-		t.Errorf("expired certificate: Identify = %v, want unknown", err)
-	}
-}
-
 func dsn(s string) rotation.Material { return rotation.Material{"dsn": secret.FromString(s)} }
 
 func (f *fixture) must(err error) {
