@@ -21,9 +21,6 @@ import (
 // login now is in the log.
 func (b *Backend) Adopt(ctx context.Context, v rotation.Version) (rotation.Version, error) {
 	doing := fmt.Sprintf("adopting login %q", b.settings.Role)
-	if err := b.agrees(v); err != nil {
-		return v, joined(doing, []error{err})
-	}
 	c, err := b.open(ctx)
 	if err != nil {
 		return v, err
@@ -32,7 +29,7 @@ func (b *Backend) Adopt(ctx context.Context, v rotation.Version) (rotation.Versi
 	if err := c.everywhere(doing); err != nil {
 		return v, err
 	}
-	if err := b.adoptable(ctx, c); err != nil {
+	if err := b.adoptable(ctx, c, v); err != nil {
 		return v, joined(doing, []error{err})
 	}
 	b.mentionClients(ctx, c)
@@ -63,8 +60,9 @@ func (b *Backend) agrees(found rotation.Version) error {
 		"what services read now differs from what they would get: %s", strings.Join(differ, ", "))
 }
 
-// adoptable judges the hosts, the functions, the login and what would change.
-func (b *Backend) adoptable(ctx context.Context, c *cluster) error {
+// adoptable judges the hosts, the functions, the login, what services read, and
+// what would change.
+func (b *Backend) adoptable(ctx context.Context, c *cluster, found rotation.Version) error {
 	for _, s := range c.servers {
 		if err := checkServer(s); err != nil {
 			return err
@@ -74,6 +72,9 @@ func (b *Backend) adoptable(ctx context.Context, c *cluster) error {
 		return err
 	}
 	if err := b.checkAdopted(ctx, c.primary); err != nil {
+		return err
+	}
+	if err := b.agrees(found); err != nil {
 		return err
 	}
 	changes, err := b.changes(ctx, c)
