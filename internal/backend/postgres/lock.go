@@ -60,11 +60,16 @@ func (b *Backend) Lock(ctx context.Context, credential string) (func(context.Con
 // credential and is not disarmed any more. Its sessions are left alone: who
 // revived it may not know better, and is to be asked.
 func (b *Backend) keepRetired(ctx context.Context, s *server, credential string) error {
-	st, err := b.state(ctx, s, b.settings.Role)
+	var managed bool
+	err := s.conn.QueryRow(ctx, "select exists (select from "+b.function("logins")+"() where login = $1::text)", b.settings.Role).Scan(&managed)
 	switch codeOf(err) {
-	case codeUnmanaged, "3F000", "42883", "42501": // nothing is adopted; or nothing is set up, and preflight says so
+	case "3F000", "42883", "42501": // nothing is set up, and preflight says so
 		return nil
 	}
+	if err != nil || !managed {
+		return wrap(s.name, err)
+	}
+	st, err := b.state(ctx, s, b.settings.Role)
 	h := st.Holder
 	if err != nil || !h.Ended || h.Credential != credential || !st.Exists || st.disarmed() {
 		return err
