@@ -137,8 +137,10 @@ func TestSetupAsManagedServicesAdministrator(t *testing.T) {
 	f := newFixture(t, server)
 	f.exec(f.database, "create role master login createrole createdb password 'm'", "alter database "+f.database+" owner to master",
 		"grant pg_signal_backend, pg_read_all_stats to master with admin option", "grant "+f.role+" to master")
-	if err := f.try(f.server.URL("master", "m", f.database), f.database, postgres.Setup(f.settings, postgres.SetupInfo{})); err != nil {
-		t.Fatal(err)
+	for range 2 { // again, too
+		if err := f.try(f.server.URL("master", "m", f.database), f.database, postgres.Setup(f.settings, postgres.SetupInfo{})); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if got := f.text("select count(*)::text from pg_auth_members m join pg_roles r on r.oid = m.roleid where r.rolname = 'keyturn_owner'"); got != "0" {
 		t.Error("somebody is still a member of the functions' owner")
