@@ -38,7 +38,7 @@ func (s Source) Read(getenv func(string) string) (Value, error) {
 	var b []byte
 	switch {
 	case s.Env != "":
-		b = []byte(getenv(s.Env))
+		b = TrimNewline([]byte(getenv(s.Env)))
 	case s.File != "":
 		var err error
 		if b, err = os.ReadFile(s.File); err != nil {
@@ -53,7 +53,10 @@ func (s Source) Read(getenv func(string) string) (Value, error) {
 }
 
 // TrimNewline returns b without one trailing newline ("\n" or "\r\n"), which
-// editors and echo leave at the end of secret files.
+// editors and echo leave at the end of secret files. A "\r" alone is none.
 func TrimNewline(b []byte) []byte {
-	return bytes.TrimSuffix(bytes.TrimSuffix(b, []byte("\n")), []byte("\r"))
+	if line, ok := bytes.CutSuffix(b, []byte("\n")); ok {
+		return bytes.TrimSuffix(line, []byte("\r"))
+	}
+	return b
 }

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -122,5 +124,29 @@ func TestSource(t *testing.T) {
 	}
 	if _, err := (secret.Source{File: t.TempDir() + "/none"}).Read(env); err == nil {
 		t.Error("Read of a missing file succeeded")
+	}
+}
+
+// TestOneTrailingNewline: exactly one is cut, wherever the value stands.
+func TestOneTrailingNewline(t *testing.T) {
+	for text, want := range map[string]string{
+		"a": "a", "a\n": "a", "a\r\n": "a", "a\n\n": "a\n", "a\r": "a\r", "a\r\r\n": "a\r", "\na": "\na", "a \n": "a ",
+	} {
+		if got := string(secret.TrimNewline([]byte(text))); got != want {
+			t.Errorf("TrimNewline(%q) = %q, want %q", text, got, want)
+		}
+		file := filepath.Join(t.TempDir(), "value")
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		for _, source := range []secret.Source{{Env: "V"}, {File: file}} {
+			v, err := source.Read(func(string) string { return text })
+			if err != nil || string(v.Reveal()) != want {
+				t.Errorf("Read of %q from %s = %q, %v, want %q", text, source, v.Reveal(), err, want)
+			}
+		}
+	}
+	if _, err := (secret.Source{Env: "V"}).Read(func(string) string { return "\n" }); !errors.Is(err, secret.ErrMissing) {
+		t.Errorf("Read of a newline = %v, want ErrMissing", err)
 	}
 }

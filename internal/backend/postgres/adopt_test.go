@@ -3,10 +3,12 @@ package postgres_test
 import (
 	"context"
 	"fmt"
+	"net"
 	"strings"
 	"testing"
 
-	"github.com/keyturn/keyturn/internal/backend/postgres"
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/keyturn/keyturn/internal/rotation"
 	"github.com/keyturn/keyturn/internal/testserver"
 )
@@ -28,7 +30,7 @@ func TestAdoptRefuses(t *testing.T) {
 		{"alter database postgres owner to %s", "alter database postgres owner to postgres; select '%s'", "owns a database of it"},
 		{"delete from keyturn.managed where login = '%s_a'", "insert into keyturn.managed values ('%[1]s_a', '%[1]s')", "_a\" is not on the list of logins"},
 		{"delete from keyturn.managed where login = '%s'", "insert into keyturn.managed values ('%[1]s', '%[1]s')", "is not one that Keyturn may touch"},
-		{"create or replace function keyturn.version() returns int language sql as 'select 99 -- %s'", "create or replace function keyturn.version() returns int language sql as 'select 1 -- %s'", "have version 99, this program needs 1"},
+		{"create or replace function keyturn.version() returns int language sql as 'select 99 -- %s'", "create or replace function keyturn.version() returns int language sql as 'select 2 -- %s'", "have version 99, this program needs 2"},
 	} {
 		f.exec(f.database, fmt.Sprintf(tt.do, f.role))
 		_, err := f.backend().Adopt(ctx, version(1))
@@ -36,11 +38,6 @@ func TestAdoptRefuses(t *testing.T) {
 			t.Errorf("after %q: Adopt = %v (hint %q), want refused …%s…", tt.do, err, rotation.HintOf(err), tt.want)
 		}
 		f.exec(f.database, fmt.Sprintf(tt.undo, f.role))
-	}
-	v := version(1)
-	v.Identity = "somebody"
-	if _, err := f.backend().Adopt(ctx, v); err == nil || !strings.Contains(err.Error(), `services log in as "somebody", and the role is`) {
-		t.Errorf("Adopt of another login = %v", err)
 	}
 	if _, err := f.backend().Adopt(ctx, version(1)); err != nil {
 		t.Errorf("Adopt at the end: %v", err)
@@ -81,7 +78,7 @@ func TestAdoptListsWhatWouldChange(t *testing.T) {
 		"session-user: " + f.database + ".view " + f.role + ".me",
 		"session-user: " + f.database + ".default of " + items + ".by_whom",
 		"session-user: " + f.database + ".constraint c on " + items,
-		"session-user: " + second + ".function whoami()",
+		"session-user: " + second + ".function public.whoami()",
 		"own-sessions: " + f.database + ".function " + f.role + ".stop()",
 		"cron: " + second + ".jobs of pg_cron",
 		"user-mapping: " + second + ".server away for public (options not visible)",
@@ -107,99 +104,122 @@ func TestAdoptListsWhatWouldChange(t *testing.T) {
 	}
 }
 
+// TestAdoptComparesWithTheServices: a service that is told another host, port,
+// database or login than it uses would follow it, at the first cutover.
+func TestAdoptComparesWithTheServices(t *testing.T) {
+	f := adopted(t)
+	b, ctx := f.backend(), context.Background()
+	host, port, err := net.SplitHostPort(f.server.Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	right := map[string]string{"username": f.role, "host": host, "port": port, "database": f.database}
+	for _, tt := range []struct {
+		said map[string]string
+		want []string // the fields that differ, and what they would be
+	}{
+		{right, nil},
+		{map[string]string{"username": f.role, "region": "north"}, nil}, // what is no field of ours is nobody's business
+		{nil, nil},
+		{map[string]string{"username": "canary-somebody"}, []string{`username (it would be "` + f.role + `")`}},
+		{map[string]string{"username": f.role, "host": "canary-pooler", "port": "canary-1", "database": "canary-db"},
+			[]string{`database (it would be "` + f.database + `")`, `host (it would be "` + host + `")`, `port (it would be "` + port + `")`}},
+	} {
+		v := version(1)
+		v.Public = tt.said
+		got, err := b.Adopt(ctx, v)
+		if tt.want == nil {
+			if d := cmp.Diff(right, got.Public); err != nil || d != "" {
+				t.Errorf("Adopt of services that say %v: %v, public (-want +got):\n%s", tt.said, err, d)
+			}
+			continue
+		}
+		if rotation.ClassOf(err) != rotation.Refused || !strings.Contains(err.Error(), "differs from what they would get: "+strings.Join(tt.want, ", ")) || rotation.HintOf(err) == "" {
+			t.Errorf("Adopt of services that say %v = %v, want refused, with %v", tt.said, err, tt.want)
+		}
+		if err != nil && strings.Contains(err.Error(), "canary") {
+			t.Errorf("Adopt repeats what the services say: %v", err)
+		}
+	}
+	v := version(1)
+	v.Identity = "somebody"
+	if _, err := b.Adopt(ctx, v); rotation.ClassOf(err) != rotation.Refused || !strings.Contains(err.Error(), "username (it would be") {
+		t.Errorf("Adopt of another login = %v, want refused", err)
+	}
+}
+
+// TestAdoptTellsOfClients: visibly, and once for each program and address.
 func TestAdoptTellsOfClients(t *testing.T) {
 	f := adopted(t)
-	conn, err := f.server.Connect(context.Background(), f.role, oldPassword, f.database)
-	if err != nil {
+	ctx := context.Background()
+	for _, name := range []string{"nightly-report", "nightly-report", "shop"} {
+		conn, err := f.server.Connect(ctx, f.role, oldPassword, f.database)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close(ctx)
+		if _, err := conn.Exec(ctx, "set application_name = '"+name+"'"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := f.backend().Adopt(ctx, version(1)); err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close(context.Background())
-	if _, err := conn.Exec(context.Background(), "set application_name = 'nightly-report'"); err != nil {
-		t.Fatal(err)
+	for _, want := range []string{"application=nightly-report from=127.0.0.1 sessions=2", "application=shop from=127.0.0.1 sessions=1"} {
+		if n := strings.Count(f.log.String(), want); n != 1 {
+			t.Errorf("the log says %d times %q, want once:\n%s", n, want, f.log)
+		}
 	}
-	if _, err := f.backend().Adopt(context.Background(), version(1)); err != nil {
-		t.Fatal(err)
-	}
-	if !strings.Contains(f.log.String(), "nightly-report") {
-		t.Errorf("the client is not told of: %s", f.log)
+	if n := strings.Count(f.log.String(), "level=WARN"); n != 2 {
+		t.Errorf("the log has %d warnings, want one for each client:\n%s", n, f.log)
 	}
 }
 
-// TestSetupRefuses shows what the script does not touch.
-func TestSetupRefuses(t *testing.T) {
-	for _, tt := range []struct{ name, before, want string }{
-		{"a superuser", "alter role %s superuser", "is a superuser"},
-		{"a login of somebody's", "create role %s_b login", "was not armed by Keyturn"},
-		{"a powerful login", "create role %s_b createrole", "more rights"},
-		{"a schema of somebody's", "create schema keyturn authorization %s", "belongs to somebody else"},
-	} {
-		f := newFixture(t, shared.Get(t))
-		f.exec(f.database, fmt.Sprintf(tt.before, f.role))
-		err := f.try(f.server.AdminURL(), f.database, postgres.Setup(f.settings, postgres.SetupInfo{}))
-		if err == nil || !strings.Contains(err.Error(), tt.want) {
-			t.Errorf("%s: Setup's script = %v, want …%s…", tt.name, err, tt.want)
-		}
-		if n := f.text("select count(*)::text from pg_roles where rolname = $1", f.role+"_a"); n != "0" {
-			t.Errorf("%s: the script left a login behind", tt.name)
-		}
-	}
-	f := newFixture(t, shared.Get(t))
-	if err := f.try(f.server.AdminURL(), "postgres", postgres.Setup(f.settings, postgres.SetupInfo{})); err == nil || !strings.Contains(err.Error(), "the script is for "+f.database) {
-		t.Errorf("Setup's script in another database = %v", err)
-	}
-}
-
-// TestSetupAgain runs the script a second time, in the middle of a rotation and
-// after new settings of the role.
-func TestSetupAgain(t *testing.T) {
-	f := adopted(t)
-	b := f.backend()
-	v, m := f.prepared(b, 2)
-	f.exec(f.database, "alter role "+f.role+" set statement_timeout = '9s'", "alter role "+f.role+" in database "+f.database+" reset all",
-		`alter role `+f.role+` set search_path = 'a;drop/**/table/**/x', "q""uote", public`)
+// TestAdoptReadsHBA: lines that let the login in and not its successors are
+// named, and so is a file that cannot be seen.
+func TestAdoptReadsHBA(t *testing.T) {
+	f := newFixture(t, testserver.NewPostgres(t, testserver.PostgresOptions{}))
 	f.setup()
-	if r := f.probe(b, v, m); r.Answer != rotation.Alive {
-		t.Errorf("after the second run the version is %+v, want alive", r)
+	ctx := context.Background()
+	a, b, c := f.role+"_a", f.role+"_b", f.role+"_c"
+	const rest = "\nhostssl all all 127.0.0.1/32 scram-sha-256\n"
+	for _, tt := range []struct{ lines, want string }{
+		{"hostssl all all 10.0.0.0/8 scram-sha-256", ""},
+		{"hostssl all +" + f.role + " 10.0.0.0/8 scram-sha-256", ""},
+		{fmt.Sprintf("hostssl all %s,%s,%s,%s 10.0.0.0/8 scram-sha-256", f.role, a, b, c), ""},
+		{fmt.Sprintf("hostssl all %[1]s,+%[1]s 10.0.0.0/8 scram-sha-256", f.role), ""},
+		{"hostssl all other" + f.role + " 10.0.0.0/8 scram-sha-256", ""},
+		{"hostssl sameuser all 10.0.0.0/8 scram-sha-256", ""}, // no database is named like the login
+		{"hostssl all " + f.role + " 10.0.0.0/8 scram-sha-256", "(databases all; users " + f.role + ")"},
+		{"hostssl all " + f.role + " 10.0.0.0/8 reject", "(databases all; users " + f.role + ")"},
+		{fmt.Sprintf("hostssl %s,x %s,%s 10.0.0.0/8 scram-sha-256", f.database, f.role, a), "(databases " + f.database + ",x; users " + f.role + "," + a + ")"},
+	} {
+		f.hba(tt.lines + rest)
+		_, err := f.backend().Adopt(ctx, version(1))
+		switch want := "pg-hba: line 2 on " + f.server.Addr() + " " + tt.want; {
+		case tt.want == "" && err != nil:
+			t.Errorf("with %q: Adopt = %v, want no error", tt.lines, err)
+		case tt.want != "" && (rotation.ClassOf(err) != rotation.Refused || !strings.Contains(err.Error(), want)):
+			t.Errorf("with %q: Adopt = %v, want refused: %s", tt.lines, err, want)
+		}
 	}
-	want := f.text("select array_to_string(rolconfig, ';') from pg_roles where rolname = $1", f.role) + ";role=" + f.role
-	if got := f.text("select array_to_string(rolconfig, ';') from pg_roles where rolname = $1", v.Identity); got != want {
-		t.Errorf("settings of the login: %s, want %s", got, want)
+	f.exec("postgres", "create database "+f.role)
+	f.hba("hostssl sameuser all 10.0.0.0/8 scram-sha-256" + rest)
+	if _, err := f.backend().Adopt(ctx, version(1)); err == nil || !strings.Contains(err.Error(), "pg-hba: line 2 on "+f.server.Addr()+" (databases sameuser; users all)") {
+		t.Errorf("with a database named like the login: Adopt = %v, want the line named", err)
 	}
-	if got := f.text("select count(*)::text from pg_db_role_setting s join pg_roles r on r.oid = s.setrole where s.setdatabase <> 0 and r.rolname = $1", v.Identity); got != "0" {
-		t.Error("a setting that the role lost is kept by the login")
+	f.hba(rest)
+	f.exec(f.database, "revoke execute on function pg_hba_file_rules() from keyturn_owner")
+	if _, err := f.backend().Adopt(ctx, version(1)); rotation.ClassOf(err) != rotation.Refused || !strings.Contains(err.Error(), "pg-hba: pg_hba.conf of "+f.server.Addr()+" (not visible)") {
+		t.Errorf("where it is not visible: Adopt = %v, want refused", err)
 	}
-}
-
-// TestSetupAsManagedServicesAdministrator runs the script as a role that is no
-// superuser, has CREATEROLE and may not read pg_authid, and rotates.
-func TestSetupAsManagedServicesAdministrator(t *testing.T) {
-	server := testserver.NewPostgres(t, testserver.PostgresOptions{})
-	f := newFixture(t, server)
-	f.exec(f.database, "create role master login createrole createdb password 'm'", "alter database "+f.database+" owner to master",
-		"grant pg_signal_backend, pg_read_all_stats to master with admin option", "grant "+f.role+" to master")
-	if err := f.try(f.server.URL("master", "m", f.database), f.database, postgres.Setup(f.settings, postgres.SetupInfo{})); err != nil {
-		t.Fatal(err)
+	f.exec(f.database, "drop function keyturn.hba(text)")
+	if _, err := f.backend().Adopt(ctx, version(1)); err == nil || strings.Contains(err.Error(), "not visible") || !strings.Contains(rotation.HintOf(err), "keyturn setup postgres") {
+		t.Errorf("without the function: Adopt = %v (hint %q), want the set-up named", err, rotation.HintOf(err))
 	}
-	if got := f.text("select count(*)::text from pg_auth_members m join pg_roles r on r.oid = m.roleid where r.rolname = 'keyturn_owner'"); got != "0" {
-		t.Error("somebody is still a member of the functions' owner")
-	}
-	b, ctx := f.backend(), context.Background()
-	one, err := b.Adopt(ctx, version(1))
-	if err != nil {
-		t.Fatal(err)
-	}
-	v, m := f.prepared(b, 2, one)
-	if r := f.probe(b, v, m); r.Answer != rotation.Alive {
-		t.Fatalf("the new version is %+v, want alive", r)
-	}
-	if err := b.End(ctx, one, rotation.ToRetire); err != nil {
-		t.Fatal(err)
-	}
-	if s := f.standing(b, one); s.Status != rotation.Ended || !strings.Contains(s.Detail, "not visible") {
-		t.Errorf("Observe = %+v, want ended, with a word on the password", s)
-	}
-	if r := f.probe(b, one, material(oldPassword)); r.Answer != rotation.Dead {
-		t.Errorf("the old version is %+v, want dead", r)
+	f.setup()
+	if _, err := f.backend().Adopt(ctx, version(1)); err != nil {
+		t.Errorf("after the set-up: Adopt = %v", err)
 	}
 }
 

@@ -48,8 +48,8 @@ func (b *Backend) Arm(ctx context.Context, v rotation.Version, m rotation.Materi
 	if err != nil {
 		return joined("reading back "+doing, []error{err})
 	}
-	if !st.CanLogin || !st.holder().is(v) {
-		return rotation.Errorf(rotation.Failed, "", "postgres: %s: it reads back as armed for %s", doing, st.holder())
+	if !st.CanLogin || !st.Holder.is(v) {
+		return rotation.Errorf(rotation.Failed, "", "postgres: %s: it reads back as armed for %s", doing, st.Holder)
 	}
 	return b.replayed(ctx, c, st)
 }

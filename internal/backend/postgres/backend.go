@@ -2,7 +2,6 @@ package postgres
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -56,6 +55,7 @@ var (
 	_ rotation.Comparer    = (*Backend)(nil)
 	_ rotation.Locker      = (*Backend)(nil)
 	_ rotation.Adopter     = (*Backend)(nil)
+	_ rotation.Warner      = (*Backend)(nil)
 	_ rotation.Login       = Login
 )
 
@@ -135,7 +135,7 @@ func (b *Backend) busy(ctx context.Context, c *cluster, login string, next rotat
 	if err != nil {
 		return "", err
 	}
-	h := st.holder()
+	h := st.Holder
 	switch {
 	case !st.Exists:
 		return "does not exist: run what `keyturn setup postgres` prints", nil
@@ -170,15 +170,6 @@ func (b *Backend) identified(v rotation.Version, login string) rotation.Version 
 	return v
 }
 
-func (b *Backend) place() (host, port, database string) {
-	a := b.admin
-	if len(b.settings.Probe) > 0 {
-		a, _ = parseURL(b.settings.Probe[0])
-	}
-	host, port, _ = net.SplitHostPort(a.hosts[0])
-	return host, port, a.database
-}
-
 // Draft returns a new password and the public fields beside it.
 func (b *Backend) Draft(v rotation.Version) (rotation.Material, error) {
 	if v.Identity == "" {
@@ -192,24 +183,4 @@ func (b *Backend) Draft(v rotation.Version) (rotation.Material, error) {
 		"port":     secret.FromString(port),
 		"database": secret.FromString(database),
 	}, nil
-}
-
-// ProbeSpec returns one endpoint for every host of every probe URL.
-func (b *Backend) ProbeSpec(v rotation.Version) rotation.ProbeSpec {
-	places := []address{b.admin}
-	if len(b.settings.Probe) > 0 {
-		places = nil
-		for _, p := range b.settings.Probe {
-			a, _ := parseURL(p)
-			places = append(places, a)
-		}
-	}
-	spec := rotation.ProbeSpec{Backend: "postgres", Identity: v.Identity, CA: b.options.CA}
-	for _, a := range places {
-		for _, hp := range a.hosts {
-			spec.Endpoints = append(spec.Endpoints, endpointURL(hp, a.database))
-		}
-	}
-	spec.Settings, _ = json.Marshal(probeSettings{Role: b.settings.Role, InsecureTLS: b.settings.InsecureTLS, Direct: b.admin.hosts})
-	return spec // strings always encode
 }

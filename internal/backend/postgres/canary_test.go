@@ -34,8 +34,7 @@ func TestServersLogHoldsNoValue(t *testing.T) {
 			f.exec(f.database, "create extension pg_stat_statements")
 			f.setup()
 			if tt.without != "" {
-				admin := f.settings.Admin[len("postgres://"):strings.Index(f.settings.Admin, "@")]
-				f.exec(f.database, strings.NewReplacer("%s", admin, "%[1]s", admin).Replace(tt.without))
+				f.exec(f.database, strings.NewReplacer("%s", f.admin(), "%[1]s", f.admin()).Replace(tt.without))
 			}
 			b, ctx := f.backend(), context.Background()
 			v, m := f.prepared(b, 2)
@@ -77,5 +76,56 @@ func TestServersLogHoldsNoValue(t *testing.T) {
 				t.Errorf("pg_stat_statements holds %s verifiers", n)
 			}
 		})
+	}
+}
+
+// TestLoggedLockWaitHoldsNoVerifier: a server that logs lock waits logs the
+// statement that waits, inside our function. Somebody else has altered the role
+// in a transaction that is still open.
+func TestLoggedLockWaitHoldsNoVerifier(t *testing.T) {
+	f := newFixture(t, testserver.NewPostgres(t, testserver.PostgresOptions{Settings: map[string]string{
+		"log_lock_waits": "on", "deadlock_timeout": "10ms"}}))
+	f.setup()
+	b, ctx := f.backend(), context.Background()
+	v, err := b.Identify(ctx, version(2), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := b.Draft(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := f.server.Connect(ctx, testserver.AdminUser, f.server.AdminPassword(), f.database)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(ctx)
+	for _, statement := range []string{"begin", "alter role " + v.Identity + " connection limit 40"} {
+		if _, err := conn.Exec(ctx, statement); err != nil {
+			t.Fatal(err)
+		}
+	}
+	done := make(chan error, 1)
+	go func() { done <- b.Arm(ctx, v, m, time.Now().Add(time.Hour)) }()
+	var log string
+	for end := time.Now().Add(10 * time.Second); time.Now().Before(end) && !strings.Contains(log, "still waiting for"); time.Sleep(20 * time.Millisecond) {
+		if log, err = f.server.LogText(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := conn.Exec(ctx, "commit"); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err != nil {
+		t.Errorf("Arm beside another's ALTER ROLE: %v", err)
+	}
+	if log, err = f.server.LogText(); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(log, "still waiting for") {
+		t.Error("the server's log tells of no wait: the test shows nothing")
+	}
+	if found := regexp.MustCompile(`.*SCRAM-SHA-256\$[0-9]+:[A-Za-z0-9+/]{8}.{9}`).FindString(log); found != "" {
+		t.Errorf("the server's log holds a verifier: %.300s", found)
 	}
 }

@@ -3,6 +3,9 @@ package postgres
 import (
 	"context"
 	"fmt"
+	"maps"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -110,4 +113,36 @@ func settingOf(config []string, key string) (string, bool) {
 		}
 	}
 	return "", false
+}
+
+// harmless are the settings whose values are shown. Those of others are not: an
+// application's own settings often hold keys and the like.
+var harmless = regexp.MustCompile(`^(in database [^:]*: )?(connection limit|search_path|(maintenance_)?work_mem|temp_buffers|timezone|datestyle|` +
+	`(statement|lock|transaction|idle_session|idle_in_transaction_session)_timeout|default_transaction_(isolation|read_only)|` +
+	`synchronous_commit|client_encoding|client_min_messages|row_security|jit|log_statement)$`)
+
+// differences names what two roles do not have in common, from both views.
+func differences(a, b map[string]string, nameA, nameB string) []string {
+	keys := maps.Clone(a)
+	maps.Copy(keys, b)
+	var out []string
+	for _, k := range slices.Sorted(maps.Keys(keys)) {
+		x, okA := a[k]
+		y, okB := b[k]
+		show := func(value string, set bool) string {
+			switch {
+			case !set:
+				return "nothing"
+			case harmless.MatchString(strings.ToLower(k)):
+				return strconv.Quote(value)
+			case okA && okB:
+				return "a value of its own"
+			}
+			return "a value"
+		}
+		if okA != okB || x != y {
+			out = append(out, fmt.Sprintf("%s: %s has %s, %s has %s", k, nameA, show(x, okA), nameB, show(y, okB)))
+		}
+	}
+	return out
 }

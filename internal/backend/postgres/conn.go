@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 	"time"
 
@@ -77,6 +78,8 @@ type server struct {
 	standby bool
 	version int
 	skew    time.Duration // its clock minus ours
+
+	encryption string // password_encryption: how it stores passwords, and what it asks who has none for
 }
 
 // A cluster is every host of the administrator's URL.
@@ -123,20 +126,36 @@ func (b *Backend) open(ctx context.Context) (*cluster, error) {
 	return c, nil
 }
 
+// sessionOf returns the parameters of an administrator's session: whatever the
+// role, the database or the server have as defaults, a statement means what it
+// says, nobody's operators are found, and what was committed is kept.
+func sessionOf(timeout string) map[string]string {
+	return map[string]string{"application_name": "keyturn", "client_encoding": "UTF8",
+		"statement_timeout": timeout, "lock_timeout": "10s", "idle_in_transaction_session_timeout": "30s",
+		"search_path": "pg_catalog, pg_temp", "standard_conforming_strings": "on",
+		"default_transaction_isolation": "read committed", "default_transaction_read_only": "off", "synchronous_commit": "on"}
+}
+
+// adminAt logs the administrator in to a database of one host.
+func (b *Backend) adminAt(ctx context.Context, hostport, database string, password secret.Value, timeout string) (*pgx.Conn, error) {
+	conn, err := line{hostport: hostport, user: b.admin.user, database: database, password: password, ca: b.options.CA,
+		weaker: b.settings.InsecureTLS, binding: "require", dial: b.options.Dial, params: sessionOf(timeout)}.connect(ctx)
+	return conn, wrap(hostport, err)
+}
+
 func (b *Backend) login(ctx context.Context, hostport string, password secret.Value) (*server, error) {
-	l := line{hostport: hostport, user: b.admin.user, database: b.admin.database, password: password,
-		ca: b.options.CA, weaker: b.settings.InsecureTLS, binding: "require", dial: b.options.Dial,
-		params: map[string]string{"application_name": "keyturn", "statement_timeout": "20s", "lock_timeout": "10s",
-			"idle_in_transaction_session_timeout": "30s", "client_encoding": "UTF8"}}
-	conn, err := l.connect(ctx)
+	conn, err := b.adminAt(ctx, hostport, b.admin.database, password, "20s")
 	if err != nil {
-		return nil, wrap(hostport, err)
+		return nil, err
 	}
 	s := &server{name: hostport, conn: conn}
 	var now time.Time
 	begun := b.options.Now()
-	err = conn.QueryRow(ctx, `select pg_catalog.pg_is_in_recovery(),
-		pg_catalog.current_setting('server_version_num')::int, pg_catalog.clock_timestamp()`).Scan(&s.standby, &s.version, &now)
+	// Our session may wait for standbys, or hold a lock for a whole phase.
+	err = conn.QueryRow(ctx, `select pg_catalog.pg_is_in_recovery(), pg_catalog.current_setting('server_version_num')::int,
+		pg_catalog.clock_timestamp(), case when pg_catalog.current_setting('server_version_num')::int >= 140000
+		then pg_catalog.set_config('idle_session_timeout', '0', false) end is null, pg_catalog.current_setting('password_encryption')`).
+		Scan(&s.standby, &s.version, &now, new(bool), &s.encryption)
 	if err != nil {
 		s.close()
 		return nil, wrap(hostport, err)
@@ -146,9 +165,10 @@ func (b *Backend) login(ctx context.Context, hostport string, password secret.Va
 	return s, nil
 }
 
-// joined returns the errors as one, with the class of the first that is not
-// known, and the first hint.
+// joined returns the errors that are not nil as one, with the class of the first
+// that is not known, and the first hint.
 func joined(doing string, errs []error) error {
+	errs = slices.DeleteFunc(errs, func(err error) bool { return err == nil })
 	if len(errs) == 0 {
 		return nil
 	}

@@ -27,6 +27,7 @@ const (
 	codeLive      = "KT006" // may still log in
 	codeArgument  = "KT007"
 	codeBurnt     = "KT008" // this version or a later one was ended there
+	codeNobody    = "KT009" // may log in, and nobody knows for which version
 )
 
 // A ServerError is an answer of PostgreSQL without what could hold a value:
@@ -132,7 +133,7 @@ func codeOf(err error) string {
 // and what may have been done or not, is Unknown.
 func classOf(code string) rotation.Class {
 	switch code {
-	case codeUnmanaged, codeVerifier, codeArmed, codeSessions, codeForeign, codeLive, codeArgument, codeBurnt:
+	case codeUnmanaged, codeVerifier, codeArmed, codeSessions, codeForeign, codeLive, codeArgument, codeBurnt, codeNobody:
 		return rotation.Refused
 	case "25006", "40001", "40P01", "55P03", "XX000":
 		return rotation.Unknown
@@ -154,6 +155,8 @@ func hintOf(code string) string {
 		return "the administrator needs what `keyturn setup postgres` prints; see docs/backends/postgres.md"
 	case codeArmed:
 		return "look at its comment (\\du+ in psql): another rotation, or somebody, made it log in"
+	case codeNobody:
+		return "disarm it (ALTER ROLE … NOLOGIN PASSWORD NULL), or write the credential and the version that it is armed for into the table managed"
 	case codeSessions:
 		return "sessions of an earlier version are left; cleanup ends them"
 	case "28P01":

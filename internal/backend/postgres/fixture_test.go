@@ -95,6 +95,17 @@ func (f *fixture) setup() {
 	f.exec(f.database, postgres.Setup(f.settings, postgres.SetupInfo{Credential: "orders-db"}))
 }
 
+// admin is the name of the administrator's login.
+func (f *fixture) admin() string {
+	name, _, _ := strings.Cut(strings.TrimPrefix(f.settings.Admin, "postgres://"), "@")
+	return name
+}
+
+// trySetup runs the script, which may refuse.
+func (f *fixture) trySetup() error {
+	return f.try(f.server.AdminURL(), f.database, postgres.Setup(f.settings, postgres.SetupInfo{}))
+}
+
 func (f *fixture) backend(change ...func(*postgres.Options)) *postgres.Backend {
 	f.t.Helper()
 	o := f.options

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/keyturn/keyturn/internal/backend/postgres"
@@ -22,14 +23,22 @@ import (
 func TestWhatTheAdministratorMay(t *testing.T) {
 	f := adopted(t)
 	f.prepared(f.backend(), 2)
-	f.exec(f.database, "create role bystander"+f.role+" login password 'x'")
-	admin, _, _ := strings.Cut(strings.TrimPrefix(f.settings.Admin, "postgres://"), "@")
-	url := f.server.URL(admin, adminPassword, f.database)
+	f.exec(f.database, "create role bystander"+f.role+" login password 'x'", "alter role "+f.role+"_c login")
+	url := f.server.URL(f.admin(), adminPassword, f.database)
 	verifier, err := postgres.Verifier(secret.FromString("p"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	scram, a := string(verifier.Reveal()), f.role+"_b"
+	var foreign []*pgx.Conn
+	for _, who := range [][2]string{{testserver.AdminUser, f.server.AdminPassword()}, {"bystander" + f.role, "x"}} {
+		conn, err := f.server.Connect(context.Background(), who[0], who[1], f.database)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close(context.Background())
+		foreign = append(foreign, conn)
+	}
 	for _, tt := range []struct{ name, statement, code string }{
 		{"arming an unmanaged role", fmt.Sprintf("select keyturn.arm('bystander%s', '%s', 'infinity', 'c', 1)", f.role, scram), "KT001"},
 		{"arming the superuser", fmt.Sprintf("select keyturn.arm('postgres', '%s', 'infinity', 'c', 1)", scram), "KT001"},
@@ -44,6 +53,7 @@ func TestWhatTheAdministratorMay(t *testing.T) {
 		{"killing who may log in", fmt.Sprintf("select keyturn.kill('%s_a')", f.role), "KT006"},
 		{"killing an unmanaged role", "select keyturn.kill('postgres')", "KT001"},
 		{"disarming an unmanaged role", "select keyturn.disarm('postgres', 'c', 1)", "KT001"},
+		{"disarming what nobody holds", fmt.Sprintf("select keyturn.disarm('%s_c', 'c', 1)", f.role), "KT009"},
 		{"looking at an unmanaged role", "select keyturn.state('postgres')", "KT001"},
 		{"the list", "insert into keyturn.managed values ('postgres', 'x')", "42501"},
 		{"a direct ALTER", "alter role " + a + " login", "42501"},
@@ -51,16 +61,14 @@ func TestWhatTheAdministratorMay(t *testing.T) {
 		{"data", "select * from " + f.role + ".items", "42501"},
 		{"the owner of the functions", "set role keyturn_owner", "42501"},
 		{"the application's role", "set role " + f.role, "42501"},
-		{"ending foreign sessions", "select pg_terminate_backend(pid) from pg_stat_activity where usename = 'postgres'", "42501"},
+		{"ending a superuser's session", fmt.Sprintf("select pg_terminate_backend(%d)", pidOf(t, foreign[0])), "42501"},
+		{"ending somebody's session", fmt.Sprintf("select pg_terminate_backend(%d)", pidOf(t, foreign[1])), "42501"},
+		{"cancelling somebody's statement", fmt.Sprintf("select pg_cancel_backend(%d)", pidOf(t, foreign[1])), "42501"},
 	} {
 		err := f.try(url, f.database, tt.statement)
 		var pe *pgconn.PgError
 		if e, ok := asPgError(err); ok {
 			pe = e
-		}
-		// Terminating nobody is not refused: there may be no such session just now.
-		if pe == nil && tt.name == "ending foreign sessions" {
-			continue
 		}
 		if pe == nil || pe.Code != tt.code {
 			t.Errorf("%s: %v, want SQLSTATE %s", tt.name, err, tt.code)
@@ -70,10 +78,25 @@ func TestWhatTheAdministratorMay(t *testing.T) {
 			t.Errorf("%s: the error repeats the verifier: %+v", tt.name, pe)
 		}
 	}
+	for i, conn := range foreign {
+		if err := conn.Ping(context.Background()); err != nil {
+			t.Errorf("foreign session %d: %v, want it alive", i, err)
+		}
+	}
 	public := f.server.URL("bystander"+f.role, "x", f.database)
 	if err := f.try(public, f.database, "select keyturn.state('"+a+"')"); err == nil {
 		t.Error("everybody may call the functions")
 	}
+}
+
+// pidOf returns the process of a session.
+func pidOf(t *testing.T, conn *pgx.Conn) int {
+	t.Helper()
+	var pid int
+	if err := conn.QueryRow(context.Background(), "select pg_backend_pid()").Scan(&pid); err != nil {
+		t.Fatal(err)
+	}
+	return pid
 }
 
 func TestIdentify(t *testing.T) {
@@ -101,7 +124,8 @@ func TestIdentify(t *testing.T) {
 	refused(err, fmt.Sprintf(`login %q is armed for version 3 of "orders-db", which is not on this record`, f.role+"_b"))
 	_, err = b.Identify(ctx, version(4), []rotation.Version{two})
 	refused(err, "is still armed for version 3, which is to be ended first")
-	f.exec(f.database, "alter role "+f.role+"_b nologin", "comment on role "+f.role+"_b is null", "alter role "+f.role+"_b login")
+	f.exec(f.database, "alter role "+f.role+"_b nologin", "update keyturn.managed set credential = null, version = null where login = '"+f.role+"_b'",
+		"alter role "+f.role+"_b login")
 	_, err = b.Identify(ctx, version(4), []rotation.Version{two})
 	refused(err, "is armed for nobody that Keyturn knows")
 	// Disarmed by hand, with a session left over.
@@ -219,6 +243,10 @@ func TestCompareNamesEveryDifference(t *testing.T) {
 		{"alter role %s set search_path = x", `alter role %s set search_path = "$user", public`, `search_path: ` + a + ` has "x"`},
 		{"alter role %s in database " + f.database + " set work_mem = '9MB'", "alter role %s in database " + f.database + " set work_mem = '5MB'",
 			`in database ` + f.database + `: work_mem: ` + a + ` has "9MB"`},
+		{"alter role %s set app.key = 'canary-1'", "alter role %s reset app.key", "app.key: " + a + " has a value, " + bee + " has nothing"},
+		{"alter role %s in database " + f.database + " set app.key = 'canary-1'", "alter role %s in database " + f.database + " reset app.key", "app.key: " + a + " has a value"},
+		{"alter role %[1]s set app.key = 'canary-1'; alter role " + bee + " set app.key = 'canary-2'; select '%[1]s'", "alter role %s reset app.key; alter role " + bee + " reset app.key",
+			"app.key: " + a + " has a value of its own, " + bee + " has a value of its own"},
 		{"alter role %s createdb", "alter role %s nocreatedb", a + " is CREATEDB"},
 		{"alter role %s superuser", "alter role %s nosuperuser", a + " is SUPERUSER"},
 		{"alter role %s noinherit", "alter role %s inherit", "without INHERIT"},
@@ -229,8 +257,12 @@ func TestCompareNamesEveryDifference(t *testing.T) {
 		{"grant select on " + f.role + ".items to %s", "revoke select on " + f.role + ".items from %s", "owns 1 objects or rights of its own"},
 	} {
 		f.exec(f.database, fmt.Sprintf(tt.do, a))
-		if err := b.Compare(ctx, va, vb); err == nil || rotation.ClassOf(err) != rotation.Failed || !strings.Contains(err.Error(), tt.want) {
+		err := b.Compare(ctx, va, vb)
+		if err == nil || rotation.ClassOf(err) != rotation.Failed || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("after %q: Compare = %v, want …%s…", tt.do, err, tt.want)
+		}
+		if err != nil && strings.Contains(err.Error(), "canary") {
+			t.Errorf("after %q: Compare repeats the value of a setting: %v", tt.do, err)
 		}
 		f.exec(f.database, fmt.Sprintf(tt.undo, a))
 	}

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/keyturn/keyturn/internal/backend/postgres"
 	"github.com/keyturn/keyturn/internal/rotation"
 	"github.com/keyturn/keyturn/internal/testserver"
 )
@@ -80,10 +81,40 @@ func TestStandby(t *testing.T) {
 	if err := b.Arm(ctx, w, draft, time.Now().Add(time.Hour)); err != nil {
 		t.Errorf("Arm again: %v", err)
 	}
+	f.endsBesideALaggingStandby(b, standby, w, draft)
 	// Only standbys in the URL: no primary.
 	f.settings.Admin = strings.Replace(f.settings.Admin, ","+server.Addr(), "", 1)
 	if _, err := f.backend().Observe(ctx, w); rotation.ClassOf(err) != rotation.Unknown || !strings.Contains(err.Error(), "no host is a primary") {
 		t.Errorf("Observe without a primary = %v, want unknown", err)
+	}
+}
+
+// endsBesideALaggingStandby: the sessions on the primary are ended, whatever a
+// standby that lags is waited for; those on the standby when it knows.
+func (f *fixture) endsBesideALaggingStandby(b *postgres.Backend, standby *testserver.Postgres, v rotation.Version, m rotation.Material) {
+	f.t.Helper()
+	ctx := context.Background()
+	here, err := f.connect(v.Identity, m)
+	f.must(err)
+	defer here.Close(ctx)
+	there, err := standby.Connect(ctx, v.Identity, string(m["password"].Reveal()), f.database)
+	f.must(err)
+	defer there.Close(ctx)
+	f.must(f.try(standby.AdminURL(), "postgres", "select pg_wal_replay_pause()"))
+	err = b.End(ctx, v, rotation.ToRevoke)
+	if rotation.ClassOf(err) != rotation.Unknown || !strings.Contains(err.Error(), "has not replayed") {
+		f.t.Errorf("End with a standby that lags = %v, want unknown", err)
+	}
+	if here.Ping(ctx) == nil {
+		f.t.Error("a session on the primary lives on, though only the standby lags")
+	}
+	if err := there.Ping(ctx); err != nil {
+		f.t.Errorf("the session on the standby that does not know of the end: %v", err)
+	}
+	f.must(f.try(standby.AdminURL(), "postgres", "select pg_wal_replay_resume()"))
+	f.must(b.End(ctx, v, rotation.ToRevoke))
+	if there.Ping(ctx) == nil {
+		f.t.Error("the session on the standby lives on after End")
 	}
 }
 

@@ -16,6 +16,10 @@ import (
 // which holds it until unlock or until the connection ends. Its name is the
 // credential's in the administrator's database. It keeps rotators with another
 // journal away; the lease keeps ours.
+//
+// Every phase begins with it, and no plan does: it is where an adopted login
+// that was ended for the credential, and that somebody has given a password or
+// LOGIN since, is disarmed again. The log says so.
 func (b *Backend) Lock(ctx context.Context, credential string) (func(context.Context) error, error) {
 	doing := fmt.Sprintf("locking %q", credential)
 	c, err := b.open(ctx)
@@ -39,6 +43,10 @@ func (b *Backend) Lock(ctx context.Context, credential string) (func(context.Con
 		return nil, rotation.Errorf(rotation.Refused, "wait until it is done; if it hangs, end it with select pg_terminate_backend(pid)",
 			"postgres: %s: another rotator holds the lock on %s: %s", doing, c.primary.name, who)
 	}
+	if err := b.keepRetired(ctx, c.primary, credential); err != nil {
+		c.primary.close()
+		return nil, joined(doing, []error{err})
+	}
 	return func(ctx context.Context) error {
 		defer c.primary.close()
 		if err := c.primary.conn.QueryRow(ctx, "select pg_catalog.pg_advisory_unlock($1::bigint)", key).Scan(&got); err != nil {
@@ -46,6 +54,36 @@ func (b *Backend) Lock(ctx context.Context, credential string) (func(context.Con
 		}
 		return nil
 	}, nil
+}
+
+// keepRetired disarms the adopted login again if it was ended for the
+// credential and is not disarmed any more. Its sessions are left alone: who
+// revived it may not know better, and is to be asked.
+func (b *Backend) keepRetired(ctx context.Context, s *server, credential string) error {
+	var managed bool
+	err := s.conn.QueryRow(ctx, "select exists (select from "+b.function("logins")+"() where login = $1::text)", b.settings.Role).Scan(&managed)
+	switch codeOf(err) {
+	case "3F000", "42883", "42501": // nothing is set up, and preflight says so
+		return nil
+	}
+	if err != nil || !managed {
+		return wrap(s.name, err)
+	}
+	st, err := b.state(ctx, s, b.settings.Role)
+	h := st.Holder
+	if err != nil || !h.Ended || h.Credential != credential || !st.Exists || st.disarmed() {
+		return err
+	}
+	sessions, err := b.sessions(ctx, s, st.Login)
+	if err != nil {
+		return err
+	}
+	if _, err := b.disarm(ctx, s, rotation.Version{Credential: h.Credential, Number: h.Version, Identity: st.Login}); err != nil {
+		return err
+	}
+	b.options.Logger.WarnContext(ctx, "somebody had revived a login that was retired: it is disarmed again; find out who uses it",
+		"login", st.Login, "version", h.Version, "was", b.describe(st), "sessions", len(sessions))
+	return nil
 }
 
 // lockKey makes a number of the names.

@@ -34,13 +34,13 @@ type probeSettings struct {
 // else, TLS 1.3 verified in full unless the spec weakens it. It then looks at
 // who it is and runs an empty transaction.
 //
-// Only 28P01 is Dead. 28000 is Unfit: a missing line in pg_hba.conf says it as
-// well as NOLOGIN does, and there it even says that the password was right. A
-// wrong current_user or a refused database is Unfit too. Anything else that is
-// not success is Inconclusive.
+// Only 28P01 is Dead, and what a pooler says in its place (see pooled). 28000 is
+// Unfit: a missing line in pg_hba.conf says it as well as NOLOGIN does, and
+// there it even says that the password was right. A wrong current_user or a
+// refused database is Unfit too. Anything else that is not success is Inconclusive.
 //
-// The material holds the field password, or one field that is a URL or a
-// connection string with a password in it.
+// The material holds the field password, or a field in which the login and its
+// password can be found, see passwordOf.
 func Login(ctx context.Context, spec rotation.ProbeSpec, m rotation.Material) rotation.ProbeResult {
 	var settings probeSettings
 	var result rotation.ProbeResult
@@ -69,56 +69,6 @@ func Login(ctx context.Context, spec rotation.ProbeSpec, m rotation.Material) ro
 	return result.Summarize()
 }
 
-// passwordOf finds the password in the material and checks that it belongs to
-// the identity.
-func passwordOf(identity string, m rotation.Material) (secret.Value, string) {
-	if u, ok := m["username"]; ok && string(u.Reveal()) != identity {
-		return secret.Value{}, "the user name that is mounted is not this version's login"
-	}
-	if p, ok := m["password"]; ok {
-		return p, ""
-	}
-	for _, field := range m.Fields() {
-		user, password, ok := fromDSN(string(m[field].Reveal()))
-		switch {
-		case !ok:
-		case user != identity:
-			return secret.Value{}, fmt.Sprintf("the field %q is not of this version's login", field)
-		default:
-			return secret.FromString(password), ""
-		}
-	}
-	return secret.Value{}, "no field holds a password"
-}
-
-// fromDSN reads user and password from a URL or a keyword string.
-func fromDSN(s string) (user, password string, ok bool) {
-	s = strings.TrimSpace(s)
-	if strings.Contains(s, "://") {
-		_, rest, _ := strings.Cut(s, "://") // postgresql+asyncpg:// and the like
-		a, query, problem := splitURL("postgres://" + rest)
-		if problem != nil {
-			return "", "", false
-		}
-		if a.user == "" {
-			a.user = query.Get("user")
-		}
-		if a.password == "" {
-			a.password = query.Get("password")
-		}
-		return a.user, a.password, a.user != "" && a.password != ""
-	}
-	for _, word := range strings.Fields(s) {
-		switch key, value, _ := strings.Cut(word, "="); strings.ToLower(strings.TrimSuffix(key, ";")) {
-		case "user", "username":
-			user = strings.Trim(value, "';")
-		case "password":
-			password = strings.Trim(value, "';")
-		}
-	}
-	return user, password, user != "" && password != ""
-}
-
 // try logs in at one endpoint.
 func try(ctx context.Context, spec rotation.ProbeSpec, settings probeSettings, endpoint string, password secret.Value) rotation.EndpointResult {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
@@ -129,14 +79,15 @@ func try(ctx context.Context, spec rotation.ProbeSpec, settings probeSettings, e
 		r.Reason = "the endpoint is no URL of one host"
 		return r
 	}
+	direct := slices.Contains(settings.Direct, a.hosts[0])
 	binding := "prefer" // a pooler that ends TLS cannot do it
-	if slices.Contains(settings.Direct, a.hosts[0]) {
+	if direct {
 		binding = "require"
 	}
 	conn, err := line{hostport: a.hosts[0], user: spec.Identity, database: a.database, password: password, ca: spec.CA,
 		weaker: settings.InsecureTLS, binding: binding, params: map[string]string{"application_name": "keyturn-probe"}}.connect(ctx)
 	if err != nil {
-		return refusal(r, a.hosts[0], err)
+		return refusal(r, a.hosts[0], direct, err)
 	}
 	defer func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
@@ -155,8 +106,13 @@ func try(ctx context.Context, spec rotation.ProbeSpec, settings probeSettings, e
 	return r
 }
 
+// pooled holds the words by which PgBouncer refuses a login. It has one SQLSTATE
+// for everything, 08P01, so that the words alone can be told from "server login
+// failed" or "bouncer config error", which say nothing of the password.
+var pooled = []string{"SASL authentication failed", "password authentication failed", "no such user"}
+
 // refusal judges an attempt that did not get in.
-func refusal(r rotation.EndpointResult, host string, err error) rotation.EndpointResult {
+func refusal(r rotation.EndpointResult, host string, direct bool, err error) rotation.EndpointResult {
 	r.Code, r.Reason = codeOf(err), wrap(host, err).Error()
 	pe, ok := errors.AsType[*pgconn.PgError](err)
 	if !ok {
@@ -168,6 +124,10 @@ func refusal(r rotation.EndpointResult, host string, err error) rotation.Endpoin
 	switch pe.Code {
 	case "28P01":
 		r.Answer = rotation.Dead
+	case "08P01":
+		if !direct && slices.Contains(pooled, pe.Message) {
+			r.Answer = rotation.Dead
+		}
 	case "28000": // NOLOGIN with the right password, or pg_hba.conf: refused, and no proof of death
 		r.Answer = rotation.Unfit
 		r.Reason += " (NOLOGIN, or a line missing in pg_hba.conf; no proof that the password is dead)"
@@ -177,14 +137,15 @@ func refusal(r rotation.EndpointResult, host string, err error) rotation.Endpoin
 	return r
 }
 
-// fit says in what the session is not what a service needs, or "".
+// fit says in what the session is not what a service needs, or "". Who is logged
+// in and who it acts as are both looked at: either's power is the service's.
 func fit(ctx context.Context, conn *pgx.Conn, identity, role string) (string, error) {
 	var session, current string
-	var attributes []string
-	err := conn.QueryRow(ctx, `select session_user::text, current_user::text, pg_catalog.array_remove(array[
-		case when r.rolsuper then 'SUPERUSER' end, case when r.rolcreaterole then 'CREATEROLE' end,
-		case when r.rolreplication then 'REPLICATION' end, case when r.rolbypassrls then 'BYPASSRLS' end], null)
-		from pg_catalog.pg_roles r where r.rolname = session_user`).Scan(&session, &current, &attributes)
+	var powers []string
+	err := conn.QueryRow(ctx, `select session_user::text, current_user::text, (select pg_catalog.array_agg(r.rolname || ' is ' || a.name)
+		from pg_catalog.pg_roles r, lateral (values ('SUPERUSER', r.rolsuper), ('CREATEROLE', r.rolcreaterole),
+		('REPLICATION', r.rolreplication), ('BYPASSRLS', r.rolbypassrls)) a (name, has)
+		where a.has and r.rolname in (session_user, current_user))`).Scan(&session, &current, &powers)
 	if err != nil {
 		return "", err
 	}
@@ -193,8 +154,8 @@ func fit(ctx context.Context, conn *pgx.Conn, identity, role string) (string, er
 		return fmt.Sprintf("it is logged in as %q, not as %q", session, identity), nil
 	case role != "" && current != role:
 		return fmt.Sprintf("it acts as %q, not as %q: the membership or the SET role is missing", current, role), nil
-	case len(attributes) > 0:
-		return fmt.Sprintf("%q is %s", session, strings.Join(attributes, ", ")), nil
+	case len(powers) > 0:
+		return strings.Join(powers, ", "), nil
 	}
 	for _, statement := range []string{"begin", "select 1", "rollback"} {
 		if _, err := conn.Exec(ctx, statement); err != nil {

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/keyturn/keyturn/internal/rotation"
 )
@@ -55,7 +54,7 @@ func (b *Backend) Observe(ctx context.Context, v rotation.Version) (rotation.Sta
 
 // standing judges the state of the version's login.
 func (b *Backend) standing(st state, v rotation.Version) rotation.Standing {
-	h := st.holder()
+	h := st.Holder
 	switch {
 	case !st.Exists:
 		return rotation.Standing{Status: rotation.Absent, Detail: "no such login"}
@@ -94,84 +93,8 @@ func (b *Backend) describe(st state) string {
 		parts = append(parts, "no password")
 	}
 	parts = append(parts, "valid until "+st.Until)
-	if h := st.holder(); h.Ended && st.CanLogin {
+	if h := st.Holder; h.Ended && st.CanLogin {
 		parts = append(parts, "ended by Keyturn before, and revived by somebody")
 	}
 	return strings.Join(parts, ", ")
-}
-
-// End disarms the login three ways, commits, and then ends its sessions on
-// every host until two readings, Settle apart, find none. Whatever the reason,
-// the acts are the same. A login that belongs to another version is left alone:
-// this version is ended there already. Hosts that cannot be reached are an
-// error of class Unknown, after everything that could be done was done.
-func (b *Backend) End(ctx context.Context, v rotation.Version, why rotation.Why) error {
-	doing := fmt.Sprintf("ending login %q", v.Identity)
-	if v.Identity == "" {
-		return nil
-	}
-	c, err := b.open(ctx)
-	if err != nil {
-		return err
-	}
-	defer c.close()
-	ours := false
-	err = b.retried(ctx, func() error {
-		call := "select " + b.function("disarm") + "($1::text, $2::text, $3::int)"
-		return wrap(c.primary.name, c.primary.conn.QueryRow(ctx, call, v.Identity, v.Credential, v.Number).Scan(&ours))
-	})
-	if err != nil {
-		return joined(doing, []error{err})
-	}
-	if !ours {
-		b.options.Logger.InfoContext(ctx, "the login belongs to another version and is left alone",
-			"login", v.Identity, "version", v.Number, "reason", string(why))
-		return nil
-	}
-	if err := b.emptied(ctx, c, v.Identity); err != nil {
-		return joined(doing, []error{err})
-	}
-	return c.everywhere(doing)
-}
-
-// emptied ends the login's sessions on every host until two readings in a row
-// find none: a login in flight may pass its check just before the commit.
-func (b *Backend) emptied(ctx context.Context, c *cluster, login string) error {
-	st, err := b.state(ctx, c.primary, login)
-	if err != nil {
-		return err
-	}
-	if err := b.replayed(ctx, c, st); err != nil {
-		return err
-	}
-	deadline := time.Now().Add(b.options.Patience)
-	for clean := 0; ; {
-		left, err := b.everySession(ctx, c, login)
-		if err != nil {
-			return err
-		}
-		if len(left) == 0 {
-			if clean++; clean == 2 {
-				return nil
-			}
-			if err := pause(ctx, b.options.Settle); err != nil {
-				return wrap(c.primary.name, err)
-			}
-			continue
-		}
-		clean = 0
-		if time.Now().After(deadline) {
-			return rotation.Errorf(rotation.Unknown, "a backend that does not end is often stuck in a system call: see pg_stat_activity",
-				"%d sessions of %q do not end: %s", len(left), login, left[0].use().Detail)
-		}
-		for _, s := range c.servers {
-			var n int64
-			if err := s.conn.QueryRow(ctx, "select "+b.function("kill")+"($1::text)", login).Scan(&n); err != nil {
-				return wrap(s.name, err)
-			}
-		}
-		if err := pause(ctx, 50*time.Millisecond); err != nil {
-			return wrap(c.primary.name, err)
-		}
-	}
 }

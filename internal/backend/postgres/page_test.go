@@ -65,7 +65,7 @@ func TestPage(t *testing.T) {
 	if r := f.probe(b, two, m); r.Answer != rotation.Alive {
 		t.Errorf("Login = %+v, want alive", r)
 	}
-	for i := 1; i <= 8; i++ {
+	for i := 1; i <= 9; i++ {
 		code := fmt.Sprintf("KT%03d", i)
 		if i != 7 && !strings.Contains(string(page), "| `"+code+"` |") {
 			t.Errorf("the page does not say what %s means", code)

@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -42,6 +43,9 @@ func (b *Backend) Preflight(ctx context.Context, cred rotation.Credential) error
 	if err := b.checkFunctions(ctx, c.primary); err != nil {
 		return joined("preflight", append(found, err)) // nothing else can be asked
 	}
+	if err := b.checkRole(ctx, c.primary); err != nil {
+		found = append(found, err)
+	}
 	found = append(found, b.checkLogins(ctx, c.primary, cred)...)
 	if err := b.checkRoom(ctx, c, cred); err != nil {
 		found = append(found, err)
@@ -49,7 +53,10 @@ func (b *Backend) Preflight(ctx context.Context, cred rotation.Credential) error
 	return joined("preflight", found)
 }
 
-// checkServer judges release and clock.
+// checkServer judges release, clock and password_encryption. Where the latter is
+// md5, a line with the method md5 in pg_hba.conf makes the server ask for MD5
+// wherever a role has no password, or one that has expired. That is not
+// answered, so that no death could ever be proved there.
 func checkServer(s *server) error {
 	switch {
 	case s.version < 120000:
@@ -60,6 +67,9 @@ func checkServer(s *server) error {
 	case s.skew > maxSkew || s.skew < -maxSkew:
 		return rotation.Errorf(rotation.Refused, "set the clocks; expiries are kept by the server's",
 			"%s: its clock is %s away from ours", s.name, s.skew.Round(time.Second))
+	case s.encryption != "scram-sha-256":
+		return rotation.Errorf(rotation.Refused, "set password_encryption = 'scram-sha-256' in postgresql.conf, and the method scram-sha-256 in the lines of pg_hba.conf",
+			"%s: password_encryption is %s: the server may ask for MD5, which is not answered, and a refused login could not be told from another", s.name, s.encryption)
 	}
 	return nil
 }
@@ -72,9 +82,8 @@ func (b *Backend) checkFunctions(ctx context.Context, s *server) error {
 	if err := s.conn.QueryRow(ctx, "select "+b.function("version")+"()").Scan(&version); err != nil {
 		return wrap(s.name, err)
 	}
-	if version != functionsVersion {
-		return rotation.Errorf(rotation.Refused, "run what `keyturn setup postgres` prints again",
-			"%s: the functions in schema %q have version %d, this program needs %d", s.name, b.settings.Schema, version, functionsVersion)
+	if err := b.sameFunctions(s, version); err != nil {
+		return err
 	}
 	rows, err := s.conn.Query(ctx, "select login, role from "+b.function("logins")+"()")
 	if err != nil {
@@ -97,6 +106,31 @@ func (b *Backend) checkFunctions(ctx context.Context, s *server) error {
 	return nil
 }
 
+// sameFunctions refuses functions that this program was not written for: what
+// they say, or do not say, would be misread.
+func (b *Backend) sameFunctions(s *server, version int) error {
+	if version == functionsVersion {
+		return nil
+	}
+	return rotation.Errorf(rotation.Refused, "run what `keyturn setup postgres` prints again",
+		"%s: the functions in schema %q have version %d, this program needs %d", s.name, b.settings.Schema, version, functionsVersion)
+}
+
+// checkRole judges the role itself: its power is that of whoever acts as it.
+func (b *Backend) checkRole(ctx context.Context, s *server) error {
+	powers, _, err := b.powers(ctx, s)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return rotation.Errorf(rotation.Refused, hintOf(codeUnmanaged), "%s: there is no role %q", s.name, b.settings.Role)
+	case err != nil:
+		return wrap(s.name, err)
+	case len(powers) > 0:
+		return rotation.Errorf(rotation.Refused, plainRole, "%s: role %q is %s, which logins in turn must not be",
+			s.name, b.settings.Role, strings.Join(powers, ", "))
+	}
+	return nil
+}
+
 // checkLogins judges the form of every login, whoever's turn it is.
 func (b *Backend) checkLogins(ctx context.Context, s *server, cred rotation.Credential) []error {
 	var found []error
@@ -114,7 +148,7 @@ func (b *Backend) checkLogins(ctx context.Context, s *server, cred rotation.Cred
 			found = append(found, rotation.Errorf(rotation.Refused, "run what `keyturn setup postgres` prints again, and take away what is too much",
 				"%s: %s", s.name, strings.Join(unlike, "; ")))
 		}
-		if h := st.holder(); st.CanLogin && h.Credential != cred.Name && h != (holder{}) {
+		if h := st.Holder; st.CanLogin && h.Credential != cred.Name && h != (holder{}) {
 			found = append(found, rotation.Errorf(rotation.Refused, "two credentials cannot share logins", "%s: login %q is armed for %s", s.name, login, h))
 		}
 	}

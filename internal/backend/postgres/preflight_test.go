@@ -44,13 +44,14 @@ func TestPreflightFindsAllAtOnce(t *testing.T) {
 	if err := f.backend().Preflight(context.Background(), cred); err != nil {
 		t.Fatalf("Preflight after the set-up: %v", err)
 	}
-	f.exec(f.database, "alter role "+f.role+"_a createdb", "revoke "+f.role+" from "+f.role+"_b", "drop role "+f.role+"_c")
+	f.exec(f.database, "alter role "+f.role+"_a createdb", "revoke "+f.role+" from "+f.role+"_b", "drop role "+f.role+"_c",
+		"alter role "+f.role+" bypassrls")
 	slow := f.backend(func(o *postgres.Options) { o.Now = func() time.Time { return time.Now().Add(-10 * time.Minute) } })
 	err := slow.Preflight(context.Background(), cred)
 	if rotation.ClassOf(err) != rotation.Refused {
 		t.Fatalf("Preflight = %v, want refused", err)
 	}
-	for _, want := range []string{f.role + "_a is CREATEDB", f.role + "_b is no member of", `"` + f.role + `_c" does not exist`, "its clock is 10m0s away"} {
+	for _, want := range []string{f.role + "_a is CREATEDB", f.role + "_b is no member of", `"` + f.role + `_c" does not exist`, `role "` + f.role + `" is BYPASSRLS`, "its clock is 10m0s away"} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("Preflight does not say %q:\n%v", want, err)
 		}
@@ -100,5 +101,35 @@ func TestPrimaryCannotAnswer(t *testing.T) {
 	}
 	if err := b.End(ctx, v, rotation.ToDiscard); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestPasswordEncryption: with md5 there and in pg_hba.conf, a login without a
+// password is asked for MD5, and so is one that has expired. No probe can prove
+// its death.
+func TestPasswordEncryption(t *testing.T) {
+	f := newFixture(t, testserver.NewPostgres(t, testserver.PostgresOptions{}))
+	f.setup()
+	b, ctx := f.backend(), context.Background()
+	v, m := f.prepared(b, 2)
+	f.must(f.server.Set(map[string]string{"password_encryption": "md5"}))
+	f.hba("hostssl all all 127.0.0.1/32 md5\n")
+	f.exec(f.database, "alter role "+v.Identity+" password null")
+	if r := f.probe(b, v, m); r.Answer != rotation.Inconclusive || !strings.Contains(r.Reason, "SCRAM") {
+		t.Errorf("Login = %q (%s), want unknown", r.Answer, r.Reason)
+	}
+	for call, err := range map[string]error{
+		"Preflight": b.Preflight(ctx, rotation.Credential{Name: "orders-db"}), "Adopt": second(b.Adopt(ctx, version(1))),
+	} {
+		if rotation.ClassOf(err) != rotation.Refused || !strings.Contains(err.Error(), "password_encryption is md5") || !strings.Contains(rotation.HintOf(err), "scram-sha-256") {
+			t.Errorf("%s = %v (hint %q), want refused with a hint", call, err, rotation.HintOf(err))
+		}
+	}
+	f.must(f.server.Set(map[string]string{"password_encryption": "scram-sha-256"}))
+	if r := f.probe(b, v, m); r.Answer != rotation.Dead {
+		t.Errorf("with scram-sha-256 Login = %q (%s), want dead", r.Answer, r.Reason)
+	}
+	if err := b.Preflight(ctx, rotation.Credential{Name: "orders-db"}); err != nil {
+		t.Errorf("with scram-sha-256 Preflight: %v", err)
 	}
 }

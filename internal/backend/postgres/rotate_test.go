@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/jackc/pgx/v5"
 
 	"github.com/keyturn/keyturn/internal/rotation"
 )
@@ -159,6 +160,45 @@ func TestCopiedSettings(t *testing.T) {
 	}
 	if limit := f.text("select rolconnlimit::text from pg_roles where rolname = $1", v.Identity); limit != "40" {
 		t.Errorf("connection limit %s, want the role's 40", limit)
+	}
+}
+
+// TestWhoActs shows as whom a login acts after everything that poolers and
+// drivers do to a session: as the role, unless it says SET ROLE NONE, which the
+// next reset undoes.
+func TestWhoActs(t *testing.T) {
+	f := adopted(t)
+	ctx := context.Background()
+	v, m := f.prepared(f.backend(), 2)
+	conn, err := f.connect(v.Identity, m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(ctx)
+	for _, tt := range []struct{ statement, acts string }{
+		{"select 1", f.role}, {"reset role", f.role}, {"reset all", f.role}, {"discard all", f.role},
+		{"set session authorization default", f.role}, {"reset session authorization", f.role},
+		{"set role none", v.Identity}, {"reset role", f.role},
+		{"set role none", v.Identity}, {"discard all", f.role},
+		{"set session authorization " + v.Identity, v.Identity}, {"discard all", f.role},
+	} {
+		var session, current string
+		if _, err := conn.Exec(ctx, tt.statement, pgx.QueryExecModeSimpleProtocol); err != nil {
+			t.Fatalf("%s: %v", tt.statement, err)
+		}
+		if err := conn.QueryRow(ctx, "select session_user, current_user", pgx.QueryExecModeSimpleProtocol).Scan(&session, &current); err != nil {
+			t.Fatal(err)
+		}
+		if session != v.Identity || current != tt.acts {
+			t.Errorf("after %q %q acts as %q, want %q as %q", tt.statement, session, current, v.Identity, tt.acts)
+		}
+	}
+	// What it makes after a reset belongs to the role.
+	if _, err := conn.Exec(ctx, "create table "+f.role+".made (id int)"); err != nil {
+		t.Fatal(err)
+	}
+	if owner := f.text("select tableowner from pg_tables where tablename = 'made' and schemaname = $1", f.role); owner != f.role {
+		t.Errorf("a table made by %q belongs to %q, want %q", v.Identity, owner, f.role)
 	}
 }
 

@@ -46,19 +46,19 @@ type Settings struct {
 
 	// AllowChanged names what may change for the application when the login
 	// that it adopts is no longer the one it logs in with, see [Backend.Adopt]:
-	// a kind ("session-user") or one thing ("session-user:orders.public.audit()").
+	// a kind ("session-user") or one thing as the refusal names it
+	// ("session-user:orders.function public.audit()").
 	AllowChanged []string `yaml:"allow-changed"`
 }
 
-// Section decodes and checks the section. Its error joins a [rotation.Fault]
-// for every problem.
+// Section decodes and checks the section. Its error joins what the decoder says
+// and a [rotation.Fault] for every problem of what was decoded all the same. No
+// fault repeats a value: somebody may have written a secret in its place.
 func Section(decode func(any) error) (any, error) {
 	var s Settings
-	if err := decode(&s); err != nil {
-		return nil, err
-	}
+	err := decode(&s)
 	s = s.withDefaults()
-	return s, s.check()
+	return s, errors.Join(err, s.check())
 }
 
 // Fields returns the names of the fields of every version.
@@ -78,6 +78,11 @@ func (s Settings) withDefaults() Settings {
 	}
 	return s
 }
+
+// owner is the role that owns the functions.
+func (s Settings) owner() string { return s.Schema + ownerSuffix }
+
+const ownerSuffix = "_owner"
 
 // roleName is what names of roles, logins and the schema may look like: what
 // is safe in URLs, environment variables and pg_hba lines without quoting.
@@ -101,13 +106,13 @@ func (s Settings) check() error {
 	}
 	for i, w := range s.InsecureTLS {
 		if !slices.Contains(weakenings, w) {
-			fault(fmt.Sprintf("insecure-tls.%d", i), "known are "+strings.Join(weakenings, ", "), "unknown weakening %q", w)
+			fault(fmt.Sprintf("insecure-tls.%d", i), "known are "+strings.Join(weakenings, ", "), "unknown weakening")
 		}
 	}
 	for i, a := range s.AllowChanged {
 		kind, _, _ := strings.Cut(a, ":")
 		if !slices.Contains(changeKinds, kind) {
-			fault(fmt.Sprintf("allow-changed.%d", i), "known are "+strings.Join(changeKinds, ", "), "unknown change %q", kind)
+			fault(fmt.Sprintf("allow-changed.%d", i), "known are "+strings.Join(changeKinds, ", "), "unknown change")
 		}
 	}
 	return errors.Join(faults...)
@@ -141,33 +146,47 @@ func (s Settings) checkNames(fault faultFunc) {
 		case n == "":
 			fault(path, "", "%s is missing", what)
 		case !roleName.MatchString(n):
-			fault(path, "1 to 63 of A-Z a-z 0-9 _ . -, the first a letter or _", "%q cannot be the name of %s", n, what)
+			fault(path, "1 to 63 of A-Z a-z 0-9 _ . -, the first a letter or _", "this cannot be the name of %s", what)
 		case strings.HasPrefix(n, "pg_"):
-			fault(path, "names with pg_ belong to PostgreSQL", "%q cannot be the name of %s", n, what)
+			fault(path, "names with pg_ belong to PostgreSQL", "this cannot be the name of %s", what)
 		}
 	}
 	name("role", "the role", s.Role)
 	name("schema", "the schema", s.Schema)
+	if n := 63 - len(ownerSuffix); len(s.Schema) > n {
+		fault("schema", fmt.Sprintf("at most %d characters: the owner of its functions is named after it", n), "the schema's name is too long")
+	}
 	if len(s.Logins) == 1 {
 		fault("logins", "name two or three logins; three leave one for emergencies",
 			"a single login is not built yet: its password cannot change without a gap")
 	}
 	admin, _ := parseURL(s.Admin)
-	seen := map[string]bool{}
+	seen := map[string]bool{"": true}
 	for i, l := range s.Logins {
 		path := fmt.Sprintf("logins.%d", i)
 		name(path, "a login", l)
-		switch {
-		case seen[l]:
-			fault(path, "every login once", "login %q is named twice", l)
-		case l == s.Role:
-			fault(path, "the logins are members of the role; an adopted login is the role itself", "login %q is the role", l)
-		case l == admin.user && l != "":
-			fault(path, "the administrator is a login of its own", "login %q is the administrator", l)
+		if seen[l] && l != "" {
+			fault(path, "every login once", "the login is named twice")
 		}
+		if l == s.Role && l != "" {
+			fault(path, "the logins are members of the role; an adopted login is the role itself", "the login is the role")
+		}
+		s.checkApart(fault, path, "the login", l, admin.user)
 		seen[l] = true
 	}
-	if s.Role != "" && s.Role == admin.user {
-		fault("role", "the administrator is a login of its own", "role %q is the administrator", s.Role)
+	s.checkApart(fault, "role", "the role", s.Role, admin.user)
+	if admin.user == s.owner() {
+		fault("admin", "choose another name: nobody may log in as that role", "the administrator is the owner of the functions")
+	}
+}
+
+// checkApart keeps a role of the application's from being one of Keyturn's own.
+func (s Settings) checkApart(fault faultFunc, path, what, name, admin string) {
+	switch name {
+	case "":
+	case admin:
+		fault(path, "the administrator is a login of its own", "%s is the administrator", what)
+	case s.owner():
+		fault(path, "that role owns the functions, and nobody may be it", "%s is the owner of the functions", what)
 	}
 }

@@ -74,30 +74,40 @@ func TestSectionFaults(t *testing.T) {
 		{strings.Replace(good, "/orders", "", 1), "admin", "the URL names no database"},
 		{strings.Replace(good, "postgres://", "mysql://", 1), "admin", "the URL does not begin with postgres://"},
 		{strings.Replace(good, "/orders", "/orders?sslmode=require", 1), "admin", "sslmode in the URL weakens the connection"},
-		{strings.Replace(good, "/orders", "/orders?password="+canary, 1), "admin", `the URL has the parameter "password"`},
+		{strings.Replace(good, "/orders", "/orders?password="+canary, 1), "admin", "the URL has a parameter"},
 		{strings.Replace(good, "/orders", "/o'rders", 1), "admin", "the administrator's URL has a user or a database with other characters"},
 		{strings.Replace(good, "{from-env: PW}", "{}", 1), "admin-password", "the administrator's password has no place"},
 		{strings.Replace(good, "{from-env: PW}", "{from-env: A, from-file: B}", 1), "admin-password", "the administrator's password has two places"},
 		{strings.Replace(good, "role: orders", "", 1), "role", "the role is missing"},
-		{strings.Replace(good, "role: orders", "role: pg_orders", 1), "role", `"pg_orders" cannot be the name of the role`},
-		{strings.Replace(good, "role: orders", "role: or ders\nlogins: [a, b]", 1), "role", `"or ders" cannot be the name of the role`},
-		{strings.Replace(good, "role: orders", "role: keyturn", 1), "role", `role "keyturn" is the administrator`},
+		{strings.Replace(good, "role: orders", "role: pg_orders", 1), "role", "this cannot be the name of the role"},
+		{strings.Replace(good, "role: orders", "role: or ders\nlogins: [a, b]", 1), "role", "this cannot be the name of the role"},
+		{strings.Replace(good, "role: orders", "role: keyturn", 1), "role", "the role is the administrator"},
 		{good + "logins: [orders_a]", "logins", "a single login is not built yet: its password cannot change without a gap"},
-		{good + "logins: [orders_a, orders_a]", "logins.1", `login "orders_a" is named twice`},
-		{good + "logins: [orders_a, orders]", "logins.1", `login "orders" is the role`},
-		{good + "logins: [orders_a, keyturn]", "logins.1", `login "keyturn" is the administrator`},
+		{good + "logins: [orders_a, orders_a]", "logins.1", "the login is named twice"},
+		{good + "logins: [orders_a, orders]", "logins.1", "the login is the role"},
+		{good + "logins: [orders_a, keyturn]", "logins.1", "the login is the administrator"},
 		{good + "probe: [postgres://x@pooler/orders]", "probe.0", "a probe's URL names a user"},
 		{good + "probe: [postgres://pooler/orders, 'postgres://:" + canary + "@h/d']", "probe.1", "the URL holds a password"},
-		{good + "insecure-tls: [off]", "insecure-tls.0", `unknown weakening "off"`},
-		{good + "allow-changed: [everything]", "allow-changed.0", `unknown change "everything"`},
-		{good + "schema: pg_x", "schema", `"pg_x" cannot be the name of the schema`},
+		{good + "insecure-tls: [off]", "insecure-tls.0", "unknown weakening"},
+		{good + "allow-changed: [everything]", "allow-changed.0", "unknown change"},
+		{good + "schema: " + strings.Repeat("x", 58), "schema", "the schema's name is too long"},
+		{good + "logins: [orders_a, keyturn_owner]", "logins.1", "the login is the owner of the functions"},
+		{strings.Replace(good, "role: orders", "role: keyturn_owner", 1), "role", "the role is the owner of the functions"},
+		{good + "schema: key\nlogins: [orders_a, key_owner]", "logins.1", "the login is the owner of the functions"},
+		{strings.Replace(good, "keyturn@", "keyturn_owner@", 1), "admin", "the administrator is the owner of the functions"},
+		{strings.Replace(good, "/orders", "/orders?"+canary+"=1", 1), "admin", "the URL has a parameter"},
+		{strings.Replace(good, "role: orders", "role: '"+canary+" x'\nlogins: [a, b]", 1), "role", "this cannot be the name of the role"},
+		{good + "logins: [orders_a, '" + canary + " x']", "logins.1", "this cannot be the name of a login"},
+		{good + "insecure-tls: [" + canary + "]", "insecure-tls.0", "unknown weakening"},
+		{good + "allow-changed: ['" + canary + ":x']", "allow-changed.0", "unknown change"},
+		{good + "schema: pg_x", "schema", "this cannot be the name of the schema"},
 	} {
 		_, err := postgres.Section(decoder(tt.yaml))
 		f, ok := errors.AsType[*rotation.Fault](err)
 		if !ok || f.Key() != tt.key || f.Error() != tt.text {
 			t.Errorf("Section(%q) = %v, want %q: %q", tt.yaml, err, tt.key, tt.text)
 		}
-		if strings.Contains(fmt.Sprintf("%v %+v", err, f), canary) {
+		if strings.Contains(fmt.Sprintf("%v %+v %+v", err, f, *f), canary) {
 			t.Errorf("Section repeats a password: %v", err)
 		}
 	}
@@ -108,29 +118,53 @@ func TestSectionSaysEveryFault(t *testing.T) {
 	if n := strings.Count(err.Error(), "\n") + 1; n != 6 {
 		t.Errorf("Section found %d faults, want 6:\n%v", n, err)
 	}
+	// What the decoder did not understand keeps nothing else from being found.
+	s, err := postgres.Section(decoder(good + "roll: orders\nschema: pg_x\ninsecure-tls: [a]"))
+	if n := strings.Count(err.Error(), "\n") + 1; n < 4 || !strings.Contains(err.Error(), "roll") || !strings.Contains(err.Error(), "unknown weakening") {
+		t.Errorf("Section found %d faults, want what the decoder says and 2 more:\n%v", n, err)
+	}
+	if s.(postgres.Settings).Role != "orders" {
+		t.Errorf("Section = %+v, want what could be decoded", s)
+	}
 }
 
-func TestProbeSpecAsksEveryHost(t *testing.T) {
-	s, err := postgres.Section(decoder(strings.Replace(good, "db:5432", "db1:5432,db2,[::1]:6000", 1) + "probe: ['postgresql://p1,p2:6432/orders', postgres://p3/orders]"))
+// TestEndpoints shows where versions are tried, and that the plan warns of the
+// hosts where they are not.
+func TestEndpoints(t *testing.T) {
+	s, err := postgres.Section(decoder(strings.Replace(good, "db:5432", "db1:5432,db2,[::1]:6000", 1)))
 	if err != nil {
 		t.Fatal(err)
 	}
 	settings := s.(postgres.Settings)
-	v := rotation.Version{Identity: "orders_a"}
 	for _, tt := range []struct {
-		probe []string
-		want  []string
+		probe, want []string
+		warning     string
 	}{
-		{settings.Probe, []string{"postgres://p1:5432/orders", "postgres://p2:6432/orders", "postgres://p3:5432/orders"}},
-		{nil, []string{"postgres://db1:5432/orders", "postgres://db2:5432/orders", "postgres://[::1]:6000/orders"}},
+		{nil, []string{"postgres://db1:5432/orders", "postgres://db2:5432/orders", "postgres://[::1]:6000/orders"},
+			"no probe is set: versions are tried at the administrator's hosts (db1:5432, db2:5432, [::1]:6000)"},
+		{[]string{"postgresql://p1,p2:6432/orders", "postgres://p3/orders"},
+			[]string{"postgres://p1:5432/orders", "postgres://p2:6432/orders", "postgres://p3:5432/orders"},
+			"probe leaves out db1:5432, db2:5432, [::1]:6000: the old password is not tried there"},
+		{[]string{"postgres://pooler:6432/orders", "postgres://db1,[::1]:6000/orders"},
+			[]string{"postgres://pooler:6432/orders", "postgres://db1:5432/orders", "postgres://[::1]:6000/orders"},
+			"probe leaves out db2:5432: the old password is not tried there"},
+		{[]string{"postgres://pooler:6432/orders", "postgres://db1,db2:5432,[::1]:6000/orders"},
+			[]string{"postgres://pooler:6432/orders", "postgres://db1:5432/orders", "postgres://db2:5432/orders", "postgres://[::1]:6000/orders"}, ""},
 	} {
 		settings.Probe = tt.probe
 		b, err := postgres.New(settings, postgres.Options{})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if d := cmp.Diff(tt.want, b.ProbeSpec(v).Endpoints); d != "" {
+		if d := cmp.Diff(tt.want, b.ProbeSpec(rotation.Version{Identity: "orders_a"}).Endpoints); d != "" {
 			t.Errorf("ProbeSpec with %v (-want +got):\n%s", tt.probe, d)
+		}
+		warnings, err := b.Warnings(t.Context(), "orders-db")
+		if err != nil {
+			t.Error(err)
+		}
+		if got := strings.Join(warnings, "\n"); !strings.Contains(got, tt.warning) || (got == "") != (tt.warning == "") {
+			t.Errorf("Warnings with %v = %q, want %q", tt.probe, got, tt.warning)
 		}
 	}
 }

@@ -1,7 +1,7 @@
 package postgres
 
 import (
-	_ "embed" // for setup.sql
+	"embed"
 	"strings"
 	"text/template"
 
@@ -10,10 +10,10 @@ import (
 
 // functionsVersion is what keyturn.version() must return: the version of the
 // functions that this program was written for.
-const functionsVersion = 1
+const functionsVersion = 2
 
-//go:embed setup.sql
-var setupSQL string
+//go:embed setup.sql functions.sql
+var setupSQL embed.FS
 
 // silenced are the parameters that the administrator may set, so that no
 // verifier is in the server's log whatever is logged there.
@@ -32,7 +32,7 @@ type SetupInfo struct {
 func Setup(s Settings, info SetupInfo) string {
 	s = s.withDefaults()
 	admin, _ := parseURL(s.Admin)
-	t := template.Must(template.New("setup").Funcs(template.FuncMap{
+	t := template.Must(template.New("setup.sql").Funcs(template.FuncMap{
 		"ident": func(n string) string { return pgx.Identifier{n}.Sanitize() },
 		"lit":   literal,
 		"array": func(names []string) string {
@@ -42,11 +42,12 @@ func Setup(s Settings, info SetupInfo) string {
 			}
 			return "ARRAY[" + strings.Join(quoted, ", ") + "]::text[]"
 		},
-	}).Parse(setupSQL))
+	}).ParseFS(setupSQL, "*.sql"))
 	var out strings.Builder
 	err := t.Execute(&out, map[string]any{
-		"Role": s.Role, "Logins": s.Logins, "Schema": s.Schema, "Owner": s.Schema + "_owner", "Credential": info.Credential,
-		"Admin": admin.user, "Database": admin.database, "Version": functionsVersion, "Silenced": strings.Join(silenced, ", "),
+		"Role": s.Role, "Logins": s.Logins, "Schema": s.Schema, "Owner": s.owner(), "Credential": info.Credential,
+		"Admin": admin.user, "Database": admin.database, "Version": functionsVersion,
+		"Managed": pgx.Identifier{s.Schema, "managed"}.Sanitize(), "SetRole": "role=" + s.Role, "Silenced": strings.Join(silenced, ", "),
 	})
 	if err != nil { // only a broken template, which every test would show
 		panic("postgres: setup.sql: " + err.Error())

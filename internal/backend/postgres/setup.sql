@@ -9,6 +9,7 @@ SET LOCAL client_min_messages = warning;
 
 -- 1. What must be true before anything is made.
 DO $keyturn$
+DECLARE _is record;
 BEGIN
   IF current_database() <> {{lit .Database}} THEN
     RAISE EXCEPTION 'this is database %, and the script is for {{.Database}}', current_database();
@@ -16,12 +17,22 @@ BEGIN
   IF current_setting('server_version_num')::int < 120000 THEN
     RAISE EXCEPTION 'PostgreSQL 12 or later is needed';
   END IF;
-  IF EXISTS (SELECT FROM pg_roles WHERE rolname = {{lit .Role}} AND (rolsuper OR rolcreaterole OR rolreplication OR oid < 16384)) THEN
-    RAISE EXCEPTION 'role {{.Role}} is a superuser, has CREATEROLE or REPLICATION, or belongs to PostgreSQL: give its tables to a plain role first';
+  IF EXISTS (SELECT FROM pg_roles WHERE rolname = {{lit .Role}} AND (rolsuper OR rolcreaterole OR rolreplication OR rolbypassrls OR oid < 16384)) THEN
+    RAISE EXCEPTION 'role {{.Role}} is a superuser, has CREATEROLE, REPLICATION or BYPASSRLS, or belongs to PostgreSQL: give its tables to a plain role first';
   END IF;
   IF EXISTS (SELECT FROM pg_namespace n JOIN pg_roles r ON r.oid = n.nspowner
              WHERE n.nspname = {{lit .Schema}} AND r.rolname <> {{lit .Owner}}) THEN
     RAISE EXCEPTION 'schema {{.Schema}} exists and belongs to somebody else';
+  END IF;
+  SELECT * INTO _is FROM pg_roles WHERE rolname = {{lit .Owner}};
+  IF FOUND AND (_is.rolcanlogin OR _is.rolsuper OR _is.rolcreatedb OR _is.rolreplication OR _is.rolbypassrls OR EXISTS (
+       SELECT FROM pg_auth_members m WHERE m.roleid = _is.oid AND m.member <> (SELECT oid FROM pg_roles WHERE rolname = current_user)
+       AND (coalesce((to_jsonb(m) ->> 'inherit_option')::boolean, true) OR coalesce((to_jsonb(m) ->> 'set_option')::boolean, true)))) THEN
+    RAISE EXCEPTION 'role {{.Owner}} exists, and may log in, has more than CREATEROLE, or has members: it must be nobody''s';
+  END IF;
+  SELECT * INTO _is FROM pg_roles WHERE rolname = {{lit .Admin}};
+  IF FOUND AND (_is.rolsuper OR _is.rolcreaterole OR _is.rolcreatedb OR _is.rolreplication OR _is.rolbypassrls) THEN
+    RAISE EXCEPTION 'the administrator {{.Admin}} is a superuser, or has CREATEROLE, CREATEDB, REPLICATION or BYPASSRLS: it needs a login without any attribute';
   END IF;
 END $keyturn$;
 
@@ -41,6 +52,11 @@ BEGIN
     GRANT SELECT (oid, rolpassword) ON pg_authid TO {{ident .Owner}}; -- whether there is a password
   EXCEPTION WHEN insufficient_privilege THEN
     RAISE WARNING 'pg_authid cannot be read here: that a password is gone will be proved by the login alone';
+  END;
+  BEGIN
+    GRANT EXECUTE ON FUNCTION pg_hba_file_rules() TO {{ident .Owner}}; -- which lines name the adopted login
+  EXCEPTION WHEN insufficient_privilege THEN
+    RAISE WARNING 'pg_hba.conf cannot be read here: look for lines that name {{.Role}} yourself';
   END;
 END $keyturn$;
 
@@ -75,21 +91,39 @@ END $keyturn$;
 --    A login that services use today stays as it is and becomes the role.
 DO $keyturn$
 DECLARE
-  _login text;
+  _login text; _managed text[]; r record;
   _member text := CASE WHEN current_setting('server_version_num')::int >= 160000
                        THEN 'GRANT %I TO %I WITH INHERIT TRUE, SET TRUE' ELSE 'GRANT %I TO %I' END;
 BEGIN
   IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = {{lit .Role}}) THEN
     CREATE ROLE {{ident .Role}} NOLOGIN; -- grant it what the application needs
   END IF;
+  IF to_regclass({{lit .Managed}}) IS NOT NULL THEN
+    SELECT array_agg(m.login) INTO _managed FROM {{ident .Schema}}.managed m WHERE m.role = {{lit .Role}};
+    FOR r IN SELECT m.login, m.role FROM {{ident .Schema}}.managed m WHERE m.role <> {{lit .Role}} LOOP
+      IF r.login = {{lit .Role}} THEN
+        RAISE EXCEPTION 'role {{.Role}} is a login of role %: a role whose logins take turns takes no turn itself', r.role;
+      ELSIF r.login = ANY ({{array .Logins}}) THEN
+        RAISE EXCEPTION 'login % belongs to role %: choose other names by logins', r.login, r.role;
+      END IF;
+    END LOOP;
+  END IF;
   FOREACH _login IN ARRAY {{array .Logins}} LOOP
-    IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = _login) THEN
+    SELECT p.*, coalesce(shobj_description(p.oid, 'pg_authid'), '') AS comment INTO r FROM pg_roles p WHERE p.rolname = _login;
+    IF NOT FOUND THEN
       EXECUTE format('CREATE ROLE %I NOLOGIN INHERIT PASSWORD NULL VALID UNTIL %L', _login, '-infinity');
-    ELSIF (SELECT rolsuper OR rolcreaterole OR rolreplication OR rolbypassrls FROM pg_roles WHERE rolname = _login) THEN
+    ELSIF r.rolsuper OR r.rolcreaterole OR r.rolreplication OR r.rolbypassrls THEN
       RAISE EXCEPTION 'login % exists and has more rights than a login of Keyturn may have', _login;
-    ELSIF (SELECT rolcanlogin AND coalesce(shobj_description(oid, 'pg_authid'), '') NOT LIKE 'keyturn:%'
-           FROM pg_roles WHERE rolname = _login) THEN
-      RAISE EXCEPTION 'login % exists, may log in, and was not armed by Keyturn: choose other names by logins', _login;
+    ELSIF (_login = ANY (_managed)) IS NOT TRUE THEN -- somebody made it: is it theirs?
+      IF EXISTS (SELECT FROM pg_auth_members m WHERE m.roleid = r.oid AND (coalesce((to_jsonb(m) ->> 'inherit_option')::boolean, true)
+                   OR coalesce((to_jsonb(m) ->> 'set_option')::boolean, true)))
+         OR EXISTS (SELECT FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid WHERE m.member = r.oid AND g.rolname <> {{lit .Role}})
+         OR EXISTS (SELECT FROM pg_shdepend d WHERE d.refclassid = 'pg_authid'::regclass AND d.refobjid = r.oid
+                   AND d.classid <> 'pg_auth_members'::regclass) THEN
+        RAISE EXCEPTION 'login % exists and is somebody''s: it has members, other memberships, objects or rights of its own; choose other names by logins', _login;
+      ELSIF r.rolcanlogin AND NOT (r.comment LIKE 'keyturn:{%' AND coalesce({{lit .SetRole}} = ANY (r.rolconfig), false)) THEN
+        RAISE EXCEPTION 'login % exists, may log in, and was not armed by Keyturn: choose other names by logins', _login;
+      END IF;
     END IF;
     EXECUTE format(_member, {{lit .Role}}, _login);
   END LOOP;
@@ -132,14 +166,33 @@ CREATE SCHEMA IF NOT EXISTS {{ident .Schema}} AUTHORIZATION {{ident .Owner}};
 REVOKE ALL ON SCHEMA {{ident .Schema}} FROM PUBLIC;
 CREATE TABLE IF NOT EXISTS {{ident .Schema}}.managed (login text PRIMARY KEY, role text NOT NULL);
 ALTER TABLE {{ident .Schema}}.managed OWNER TO {{ident .Owner}};
+--    The version that holds the login: it alone may be ended or given a time.
+ALTER TABLE {{ident .Schema}}.managed ADD COLUMN IF NOT EXISTS credential text,
+  ADD COLUMN IF NOT EXISTS version int, ADD COLUMN IF NOT EXISTS ended boolean NOT NULL DEFAULT false;
 REVOKE ALL ON {{ident .Schema}}.managed FROM PUBLIC;
 INSERT INTO {{ident .Schema}}.managed (login, role)
   SELECT l, {{lit .Role}} FROM unnest({{array .Logins}}) l
   UNION ALL SELECT rolname, rolname FROM pg_roles WHERE rolname = {{lit .Role}} AND rolcanlogin
   ON CONFLICT (login) DO UPDATE SET role = excluded.role;
 DO $keyturn$
-DECLARE _login text;
+DECLARE _login text; r record; _held jsonb;
 BEGIN
+  -- Where the table does not say who holds a login, its comment does: functions
+  -- of version 1 kept it there alone, and so does the table of another database.
+  FOR r IN SELECT m.login, o.rolcanlogin, substring(shobj_description(o.oid, 'pg_authid') FROM '^keyturn:([{].*)') AS comment
+           FROM {{ident .Schema}}.managed m JOIN pg_roles o ON o.rolname = m.login
+           WHERE m.role = {{lit .Role}} AND m.login <> m.role AND m.credential IS NULL LOOP
+    BEGIN
+      _held := r.comment::jsonb;
+      UPDATE {{ident .Schema}}.managed m SET credential = _held ->> 'credential', version = (_held ->> 'version')::int, ended = _held ? 'ended'
+        WHERE m.login = r.login AND _held ->> 'credential' IS NOT NULL AND (_held ->> 'version')::int IS NOT NULL;
+    EXCEPTION WHEN data_exception THEN
+      NULL; -- somebody else's words: nobody holds the login
+    END;
+    IF r.rolcanlogin AND EXISTS (SELECT FROM {{ident .Schema}}.managed m WHERE m.login = r.login AND m.credential IS NULL) THEN
+      RAISE EXCEPTION 'login % may log in, and nobody knows for which version: disarm it, or write credential and version into {{.Schema}}.managed', r.login;
+    END IF;
+  END LOOP;
   IF current_setting('server_version_num')::int >= 160000 THEN
     FOR _login IN SELECT m.login FROM {{ident .Schema}}.managed m WHERE m.role = {{lit .Role}} LOOP
       EXECUTE format('GRANT %I TO %I WITH ADMIN TRUE, INHERIT FALSE, SET FALSE', _login, {{lit .Owner}});
@@ -147,167 +200,7 @@ BEGIN
   END IF;
 END $keyturn$;
 
--- 6. The functions.
-CREATE OR REPLACE FUNCTION {{ident .Schema}}.version() RETURNS int
-LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $keyturn$ SELECT {{.Version}} $keyturn$;
-
-CREATE OR REPLACE FUNCTION {{ident .Schema}}.logins() RETURNS TABLE (login text, role text)
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $keyturn$
-  SELECT m.login, m.role FROM {{ident .Schema}}.managed m ORDER BY 1
-$keyturn$;
-
--- What a login may do, has and is; never its verifier.
-CREATE OR REPLACE FUNCTION {{ident .Schema}}.state(_login text) RETURNS jsonb
-LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $keyturn$
-DECLARE r record; _password boolean; _scheme text;
-BEGIN
-  IF NOT EXISTS (SELECT FROM {{ident .Schema}}.managed m WHERE m.login = _login) THEN
-    RAISE EXCEPTION USING ERRCODE = 'KT001', MESSAGE = format('login %I is not one that Keyturn may touch', _login);
-  END IF;
-  SELECT * INTO r FROM pg_roles WHERE rolname = _login;
-  IF NOT FOUND THEN
-    RETURN jsonb_build_object('login', _login, 'exists', false);
-  END IF;
-  IF has_column_privilege('pg_catalog.pg_authid', 'rolpassword', 'SELECT') THEN
-    EXECUTE 'SELECT rolpassword IS NOT NULL, CASE WHEN rolpassword LIKE ''SCRAM-SHA-256$%'' THEN ''scram'' ELSE ''md5'' END
-             FROM pg_catalog.pg_authid WHERE oid = $1' INTO _password, _scheme USING r.oid;
-  END IF;
-  RETURN jsonb_build_object('login', _login, 'exists', true, 'oid', r.oid::bigint, 'canlogin', r.rolcanlogin,
-    'password', _password, 'scheme', CASE WHEN _password THEN _scheme END, 'limit', r.rolconnlimit, 'config', coalesce(to_jsonb(r.rolconfig), '[]'),
-    'until', CASE WHEN coalesce(r.rolvaliduntil, 'infinity') IN ('infinity', '-infinity')
-                  THEN coalesce(r.rolvaliduntil, 'infinity')::text
-                  ELSE to_char(r.rolvaliduntil AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') END,
-    'expired', coalesce(r.rolvaliduntil <= clock_timestamp(), false),
-    'attributes', to_jsonb(array_remove(ARRAY[CASE WHEN r.rolsuper THEN 'SUPERUSER' END, CASE WHEN r.rolcreaterole THEN 'CREATEROLE' END,
-      CASE WHEN r.rolcreatedb THEN 'CREATEDB' END, CASE WHEN r.rolreplication THEN 'REPLICATION' END,
-      CASE WHEN r.rolbypassrls THEN 'BYPASSRLS' END, CASE WHEN NOT r.rolinherit THEN 'NOINHERIT' END], NULL)),
-    'databases', (SELECT coalesce(jsonb_object_agg(d.datname, to_jsonb(s.setconfig)), '{}')
-      FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase WHERE s.setrole = r.oid),
-    'members', (SELECT coalesce(jsonb_agg(jsonb_build_object('role', g.rolname, 'admin', m.admin_option,
-        'inherit', coalesce((to_jsonb(m) ->> 'inherit_option')::boolean, r.rolinherit),
-        'set', coalesce((to_jsonb(m) ->> 'set_option')::boolean, true)) ORDER BY g.rolname), '[]')
-      FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid WHERE m.member = r.oid),
-    'owned', (SELECT count(*) FROM pg_shdepend d WHERE d.refclassid = 'pg_catalog.pg_authid'::regclass
-      AND d.refobjid = r.oid AND d.classid <> 'pg_catalog.pg_auth_members'::regclass),
-    'comment', coalesce(shobj_description(r.oid, 'pg_authid'), ''));
-END $keyturn$;
-
-CREATE OR REPLACE FUNCTION {{ident .Schema}}.sessions(_login text)
-RETURNS TABLE (pid int, application text, client text, database text, since timestamptz)
-LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $keyturn$
-BEGIN
-  IF NOT EXISTS (SELECT FROM {{ident .Schema}}.managed m WHERE m.login = _login) THEN
-    RAISE EXCEPTION USING ERRCODE = 'KT001', MESSAGE = format('login %I is not one that Keyturn may touch', _login);
-  END IF;
-  RETURN QUERY SELECT a.pid, a.application_name, host(a.client_addr), a.datname::text, a.backend_start
-    FROM pg_stat_activity a JOIN pg_roles r ON r.oid = a.usesysid WHERE r.rolname = _login;
-END $keyturn$;
-
--- Lets a version log in until a time, by a verifier. The lock on its row makes
--- arming and ending of one login wait for each other; the comment says which
--- version holds it, and keeps a version that was ended from coming back late.
-CREATE OR REPLACE FUNCTION {{ident .Schema}}.arm(_login text, _verifier text, _until timestamptz, _credential text, _version int)
-RETURNS void LANGUAGE plpgsql SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp SET datestyle = 'ISO, MDY' SET timezone = 'UTC' AS $keyturn$
-DECLARE r record; _mine text; _held jsonb; _sessions bigint; _code text; _why text;
-BEGIN
-  PERFORM FROM {{ident .Schema}}.managed m WHERE m.login = _login AND m.role <> m.login FOR UPDATE;
-  IF NOT FOUND THEN
-    RAISE EXCEPTION USING ERRCODE = 'KT001', MESSAGE = format('login %I is not one that Keyturn may arm', _login);
-  END IF;
-  IF _verifier IS NULL OR _verifier !~ '^SCRAM-SHA-256\$[1-9][0-9]{3,6}:[A-Za-z0-9+/]{22,86}={0,2}\$[A-Za-z0-9+/]{43}=:[A-Za-z0-9+/]{43}=$' THEN
-    RAISE EXCEPTION USING ERRCODE = 'KT002', MESSAGE = 'what was sent is not a SCRAM-SHA-256 verifier';
-  END IF;
-  IF _credential IS NULL OR _version IS NULL OR _version < 1 OR _until <= clock_timestamp() THEN
-    RAISE EXCEPTION USING ERRCODE = 'KT007', MESSAGE = 'arming needs a credential, a version and a time to come';
-  END IF;
-  SELECT oid, rolcanlogin, coalesce(shobj_description(oid, 'pg_authid'), '') AS comment INTO r FROM pg_roles WHERE rolname = _login;
-  _mine := format('keyturn:{"credential":%s,"version":%s}', to_json(_credential), _version);
-  BEGIN
-    _held := CASE WHEN r.comment LIKE 'keyturn:{%' THEN substr(r.comment, 9)::jsonb END;
-  EXCEPTION WHEN others THEN _held := NULL;
-  END;
-  IF _held ->> 'credential' = _credential AND (_held ->> 'version')::int >= _version AND _held ? 'ended' THEN
-    RAISE EXCEPTION USING ERRCODE = 'KT008', MESSAGE = format('version %s was ended on %I already: its number is burnt', _version, _login);
-  END IF;
-  IF r.rolcanlogin AND r.comment <> _mine THEN
-    RAISE EXCEPTION USING ERRCODE = 'KT003', MESSAGE = format('login %I may log in already, for another', _login);
-  END IF;
-  SELECT count(*) INTO _sessions FROM pg_stat_activity WHERE usesysid = r.oid;
-  IF NOT r.rolcanlogin AND _sessions > 0 THEN
-    RAISE EXCEPTION USING ERRCODE = 'KT004', MESSAGE = format('login %I still has %s sessions', _login, _sessions);
-  END IF;
-  BEGIN
-    EXECUTE format('ALTER ROLE %I LOGIN PASSWORD %L VALID UNTIL %L', _login, _verifier, coalesce(_until, 'infinity'));
-    EXECUTE format('COMMENT ON ROLE %I IS %L', _login, _mine);
-  EXCEPTION WHEN others THEN -- not passed on as it is: its context holds the verifier
-    GET STACKED DIAGNOSTICS _code = RETURNED_SQLSTATE, _why = MESSAGE_TEXT;
-    RAISE EXCEPTION USING ERRCODE = _code, MESSAGE = format('arming %I: %s', _login, _why);
-  END;
-END $keyturn$;
-
--- Sets or lifts (NULL) the end of a version's validity.
-CREATE OR REPLACE FUNCTION {{ident .Schema}}.expire(_login text, _until timestamptz, _credential text, _version int)
-RETURNS void LANGUAGE plpgsql SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp SET datestyle = 'ISO, MDY' SET timezone = 'UTC' AS $keyturn$
-DECLARE r record; _role text;
-BEGIN
-  SELECT m.role INTO _role FROM {{ident .Schema}}.managed m WHERE m.login = _login FOR UPDATE;
-  IF NOT FOUND THEN
-    RAISE EXCEPTION USING ERRCODE = 'KT001', MESSAGE = format('login %I is not one that Keyturn may touch', _login);
-  END IF;
-  SELECT rolcanlogin, coalesce(shobj_description(oid, 'pg_authid'), '') AS comment INTO r FROM pg_roles WHERE rolname = _login;
-  IF _role <> _login AND r.comment <> format('keyturn:{"credential":%s,"version":%s}', to_json(_credential), _version)
-     OR NOT r.rolcanlogin THEN
-    RAISE EXCEPTION USING ERRCODE = 'KT005', MESSAGE = format('login %I is not armed for version %s', _login, _version);
-  END IF;
-  EXECUTE format('ALTER ROLE %I VALID UNTIL %L', _login, coalesce(_until, 'infinity'));
-END $keyturn$;
-
--- Disarms three ways, for good. Returns false if the login belongs to another version.
-CREATE OR REPLACE FUNCTION {{ident .Schema}}.disarm(_login text, _credential text, _version int)
-RETURNS boolean LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $keyturn$
-DECLARE r record; _role text; _held jsonb;
-BEGIN
-  SELECT m.role INTO _role FROM {{ident .Schema}}.managed m WHERE m.login = _login FOR UPDATE;
-  IF NOT FOUND THEN
-    RAISE EXCEPTION USING ERRCODE = 'KT001', MESSAGE = format('login %I is not one that Keyturn may touch', _login);
-  END IF;
-  SELECT rolcanlogin, coalesce(shobj_description(oid, 'pg_authid'), '') AS comment INTO r FROM pg_roles WHERE rolname = _login;
-  IF _role <> _login THEN
-    BEGIN
-      _held := CASE WHEN r.comment LIKE 'keyturn:{%' THEN substr(r.comment, 9)::jsonb END;
-    EXCEPTION WHEN others THEN _held := NULL;
-    END;
-    IF (_held ->> 'credential' = _credential AND (_held ->> 'version')::int = _version) IS NOT TRUE
-       AND (r.rolcanlogin OR (_held ->> 'credential' = _credential AND (_held ->> 'version')::int > _version)) THEN
-      RETURN false;
-    END IF;
-  END IF;
-  EXECUTE format('ALTER ROLE %I NOLOGIN PASSWORD NULL VALID UNTIL %L', _login, '-infinity');
-  IF _role <> _login THEN
-    EXECUTE format('COMMENT ON ROLE %I IS %L', _login,
-      format('keyturn:{"credential":%s,"version":%s,"ended":true}', to_json(_credential), _version));
-  END IF;
-  RETURN true;
-END $keyturn$;
-
--- Ends the sessions of a login that may not log in any more; returns how many were told to.
-CREATE OR REPLACE FUNCTION {{ident .Schema}}.kill(_login text) RETURNS bigint
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $keyturn$
-DECLARE _killed bigint;
-BEGIN
-  IF NOT EXISTS (SELECT FROM {{ident .Schema}}.managed m WHERE m.login = _login) THEN
-    RAISE EXCEPTION USING ERRCODE = 'KT001', MESSAGE = format('login %I is not one that Keyturn may touch', _login);
-  END IF;
-  IF (SELECT rolcanlogin FROM pg_roles WHERE rolname = _login) THEN
-    RAISE EXCEPTION USING ERRCODE = 'KT006', MESSAGE = format('login %I may still log in: disarm it first', _login);
-  END IF;
-  SELECT count(*) FILTER (WHERE pg_terminate_backend(a.pid)) INTO _killed
-    FROM pg_stat_activity a JOIN pg_roles r ON r.oid = a.usesysid WHERE r.rolname = _login;
-  RETURN _killed;
-END $keyturn$;
-
+{{template "functions.sql" .}}
 DO $keyturn$
 DECLARE f regprocedure;
 BEGIN

@@ -4,9 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"maps"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -16,6 +13,7 @@ import (
 
 // A state is what keyturn.state tells of a role on one host.
 type state struct {
+	Functions  int                 `json:"functions"` // the version of what told it
 	Login      string              `json:"login"`
 	Exists     bool                `json:"exists"`
 	OID        int64               `json:"oid"`
@@ -30,7 +28,7 @@ type state struct {
 	Databases  map[string][]string `json:"databases"` // settings per database
 	Members    []membership        `json:"members"`   // of which roles it is a member
 	Owned      int                 `json:"owned"`     // objects and rights of its own, in any database
-	Comment    string              `json:"comment"`
+	Holder     holder              `json:"holder"`
 }
 
 type membership struct {
@@ -40,21 +38,13 @@ type membership struct {
 	Set     bool   `json:"set"`
 }
 
-// A holder is the version that a login was armed for last.
+// A holder is the version that a login was armed for last, as the table of
+// logins says. Of an adopted login it is the version that was ended there. The
+// zero holder is nobody.
 type holder struct {
 	Credential string `json:"credential"`
 	Version    int    `json:"version"`
 	Ended      bool   `json:"ended"`
-}
-
-// holder reads the comment that arming leaves. The zero holder: nobody.
-func (s state) holder() holder {
-	var h holder
-	text, ok := strings.CutPrefix(s.Comment, "keyturn:")
-	if !ok || json.Unmarshal([]byte(text), &h) != nil {
-		return holder{}
-	}
-	return h
 }
 
 func (h holder) is(v rotation.Version) bool {
@@ -85,7 +75,7 @@ func (s state) until() time.Time {
 
 // same reports whether two hosts say the same of what arming and ending change.
 func (s state) same(o state) bool {
-	return s.Exists == o.Exists && s.CanLogin == o.CanLogin && s.Until == o.Until && s.Comment == o.Comment &&
+	return s.Exists == o.Exists && s.CanLogin == o.CanLogin && s.Until == o.Until && s.Holder == o.Holder &&
 		(s.Password == nil || o.Password == nil || *s.Password == *o.Password)
 }
 
@@ -99,7 +89,7 @@ func (b *Backend) state(ctx context.Context, s *server, login string) (state, er
 	if err := json.Unmarshal(raw, &st); err != nil {
 		return st, fmt.Errorf("%s: reading the state of %q: %w", s.name, login, err)
 	}
-	return st, nil
+	return st, b.sameFunctions(s, max(st.Functions, 1)) // version 1 did not say
 }
 
 // A session is a backend process that logged in as a login.
@@ -187,26 +177,4 @@ func pause(ctx context.Context, d time.Duration) error {
 	case <-t.C:
 		return nil
 	}
-}
-
-// differences names what two roles do not have in common, from both views.
-func differences(a, b map[string]string, nameA, nameB string) []string {
-	keys := maps.Clone(a)
-	maps.Copy(keys, b)
-	var out []string
-	for _, k := range slices.Sorted(maps.Keys(keys)) {
-		x, okA := a[k]
-		y, okB := b[k]
-		if okA == okB && x == y {
-			continue
-		}
-		show := func(v string, ok bool) string {
-			if !ok {
-				return "nothing"
-			}
-			return fmt.Sprintf("%q", v)
-		}
-		out = append(out, fmt.Sprintf("%s: %s has %s, %s has %s", k, nameA, show(x, okA), nameB, show(y, okB)))
-	}
-	return out
 }

@@ -35,7 +35,7 @@ func parseURL(raw string) (address, *urlProblem) {
 		case key == "sslmode":
 			return address{}, &urlProblem{"sslmode in the URL weakens the connection", "take it out; weaker TLS is asked for by insecure-tls"}
 		default:
-			return address{}, &urlProblem{"the URL has the parameter " + strconv.Quote(key), "take it out; parameters in the URL are not taken"}
+			return address{}, &urlProblem{"the URL has a parameter", "take it out; parameters in the URL are not taken"}
 		}
 	}
 	return a, nil
@@ -101,7 +101,7 @@ func hostPort(s string) (string, bool) {
 	return net.JoinHostPort(host, port), true
 }
 
-// String returns the URL of one host of the address, without user and password.
+// endpointURL returns the URL of one host, without user and password.
 func endpointURL(hostport, database string) string {
 	return "postgres://" + hostport + "/" + url.PathEscape(database)
 }

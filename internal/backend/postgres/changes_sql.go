@@ -53,10 +53,3 @@ const sharedChanges = `
 select 'subscription', d.datname || '.' || s.subname
 from pg_catalog.pg_subscription s join pg_catalog.pg_database d on d.oid = s.subdbid
 join pg_catalog.pg_roles r on r.oid = s.subowner where r.rolname = $1::text order by 2`
-
-// hbaChanges finds lines of pg_hba.conf that name the role, or mean it by the
-// name of the database.
-const hbaChanges = `
-select 'pg-hba', 'line ' || line_number from pg_catalog.pg_hba_file_rules
-where $1::text = any (user_name) or ('sameuser' = any (database) and ('all' = any (user_name)))
-order by line_number`
