@@ -3,7 +3,6 @@ package cli_test
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"fmt"
 	"io/fs"
 	"os"
@@ -207,9 +206,16 @@ func TestProbesNeedAnImage(t *testing.T) {
 	for _, args := range [][]string{{"plan"}, {"prepare", s.name}, {"adopt", s.name}} {
 		s.fails(2, []string{"probes have no image", "hint: name one that holds this program: swarm.image"}, args...)
 	}
-	var v struct{ Version string }
-	s.must(json.Unmarshal([]byte(s.ok("version", "-o", "json")), &v))
-	if v.Version == "" {
-		t.Error("the program does not know its version")
+	for version, code := range map[string]int{"v1.2.3": 3, "v1.2.3-rc.1": 3, // no engine answers
+		"v1.2.3-4-gabcdef0": 2, "v1.2.3-dirty": 2, "v1.2.3+dirty": 2, "v0.0.0-20260101000000-abcdefabcdef": 2, "devel 0123456789ab": 2} {
+		if r := s.runWith([]string{asVersion + "=" + version}, "plan"); r.code != code {
+			t.Errorf("a build of version %q: exit %d, want %d\n%s", version, r.code, code, r.stderr)
+		}
+		if r := s.runWith([]string{asVersion + "=" + version}, "version"); !strings.Contains(r.stdout, "keyturn "+version+" (") {
+			t.Errorf("a build of version %q says: %s", version, r.stdout)
+		}
+	}
+	if out := s.ok("version"); !strings.HasPrefix(out, "keyturn ") || strings.Contains(out, "keyturn  (") {
+		t.Errorf("a build without a version says: %s", out)
 	}
 }
