@@ -142,6 +142,8 @@ func TestBatchMemberLeft(t *testing.T) {
 		t.Errorf("status does not list %s:\n%s", b.name, out)
 	}
 	a.ok("status", b.name)
+	says = []string{fmt.Sprintf("note: the rotation of %q is not at its end, and %q is not in the configuration", b.name, b.name)}
+	a.fails(2, says, "validate", "--due")
 	a.must(os.WriteFile(a.config, whole, 0o600))
 	a.ok("rotate", "--wait", a.name)
 	a.finished(2)

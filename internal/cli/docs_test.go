@@ -97,6 +97,49 @@ func TestLinksLead(t *testing.T) {
 	}
 }
 
+// TestPagesNameCommandsThatThereAre holds the other commands of the pages to
+// what there is: targets of make, packages of go, scripts. What they do is run
+// elsewhere: make test and make lint are what continuous integration runs.
+func TestPagesNameCommandsThatThereAre(t *testing.T) {
+	run := func(name string, args ...string) {
+		t.Helper()
+		cmd := exec.Command(name, args...)
+		cmd.Dir = top
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
+		}
+	}
+	found := 0
+	for _, name := range pages(t) {
+		text := page(t, name)
+		for _, m := range regexp.MustCompile("(?m)(?:`|^)make (\\w+)").FindAllStringSubmatch(text, -1) {
+			run("make", "-n", m[1])
+			found++
+		}
+		for _, m := range regexp.MustCompile("(?m)(?:`|^)go (?:install|test|run) ([^`#\n]+)").FindAllStringSubmatch(text, -1) {
+			for _, word := range strings.Fields(m[1]) {
+				if path, _, _ := strings.Cut(word, "@"); strings.HasPrefix(path, "./internal/") || strings.HasPrefix(path, module) {
+					run("go", "list", path)
+					found++
+				}
+			}
+		}
+		for _, m := range regexp.MustCompile("`(\\.ci/\\w+)`").FindAllStringSubmatch(text, -1) {
+			page(t, m[1])
+			found++
+		}
+	}
+	if found < 8 {
+		t.Errorf("%d commands were found, want at least 8", found)
+	}
+	if script := page(t, ".ci/run"); !strings.Contains(script, " test") || !strings.Contains(script, " lint") {
+		t.Error(".ci/run runs neither make test nor make lint")
+	}
+	if !strings.Contains(page(t, "internal/config/config_test.go"), `flag.Bool("update"`) {
+		t.Error("the golden files of the configuration are not written by -update")
+	}
+}
+
 // TestFirstSteps runs the commands of the README, in its order, on one machine.
 func TestFirstSteps(t *testing.T) {
 	t.Parallel()
@@ -118,7 +161,14 @@ func TestFirstStepsOnASwarm(t *testing.T) {
 		t.Fatal("the configuration names another image of the probes")
 	}
 	k.must(os.WriteFile(k.config, []byte(text), 0o600))
+	if out := k.ok("plan", "--due"); !strings.Contains(out, k.service+" 2 tasks, start-first, one at a time") ||
+		!strings.Contains(out, "login none → ") || strings.Contains(out, "the old one ends") {
+		t.Errorf("the plan of a first version says:\n%s", out)
+	}
 	k.firstSteps()
+	if out := k.ok("plan"); !strings.Contains(out, "one label-only update per service, restarts nothing") {
+		t.Errorf("the plan does not say when a label-only update comes:\n%s", out)
+	}
 	k.noneFailed()
 }
 

@@ -25,7 +25,7 @@ func (w *wiring) ledger(ctx context.Context) (*rotation.Ledger, error) {
 
 // groups parts the named credentials into rotations: those of one open rotation
 // together, with the rest of their batch; of the others, those that share a service.
-func (w *wiring) groups(ctx context.Context, names []string, due bool, phase rotation.Phase) ([][]string, error) {
+func (a *app) groups(ctx context.Context, w *wiring, names []string, due bool, phase rotation.Phase) ([][]string, error) {
 	ledger, err := w.ledger(ctx)
 	if err != nil {
 		return nil, err
@@ -34,6 +34,11 @@ func (w *wiring) groups(ctx context.Context, names []string, due bool, phase rot
 		return nil, usagef(credentials(w.cfg), "name credentials, or --due for those that are")
 	}
 	if due {
+		for _, name := range strays(w.cfg, ledger) {
+			if c := ledger.Credential(name); c.Open != nil || len(c.Queue) > 0 {
+				a.notef("the rotation of %q is not at its end, and %q is not in the configuration: nothing is done for it", name, name)
+			}
+		}
 		return w.partition(ledger, w.due(ledger, phase)), nil
 	}
 	if err := w.known(names); err != nil {

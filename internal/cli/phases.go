@@ -125,7 +125,7 @@ func (a *app) runPhases(ctx context.Context, names []string, f phaseFlags, phase
 		return err
 	}
 	defer w.close()
-	groups, err := w.groups(ctx, names, f.due, phase)
+	groups, err := a.groups(ctx, w, names, f.due, phase)
 	if err != nil {
 		return err
 	}

@@ -39,7 +39,7 @@ func (a *app) plan(ctx context.Context, names []string, f phaseFlags, phase rota
 	if all {
 		names = namesOf(w.cfg)
 	}
-	groups, err := w.groups(ctx, names, f.due, phase)
+	groups, err := a.groups(ctx, w, names, f.due, phase)
 	if err != nil {
 		return err
 	}

@@ -16,7 +16,7 @@ func (a *app) rotate(ctx context.Context, names []string, f phaseFlags) error {
 		return err
 	}
 	defer w.close()
-	groups, err := w.groups(ctx, names, f.due, anyPhase)
+	groups, err := a.groups(ctx, w, names, f.due, anyPhase)
 	if err != nil {
 		return err
 	}
