@@ -203,6 +203,7 @@ func (s *shop) normal(text string) string {
 		{`\b[A-Z][a-z]{2} 20\d\d-\d\d-\d\d \d\d:\d\d UTC`, "WHEN"},
 		{`\bpid \d+`, "pid PID"},
 		{`  \d+\.\d s`, ""},
+		{`in \d+\.\d s`, "in SECONDS"},
 		{`\bhost ".*?"`, `host "HOST"`},
 		{`on [^ ]+, since`, "on HOST, since"},
 		{`/tmp/[^" ]*/`, "/tmp/"},
