@@ -15,8 +15,12 @@ WORKFLOWS := $(wildcard .github/workflows/*.yml workflows-examples/*.yml)
 
 .PHONY: demo test crash bench race lint build install
 
+# The version is what Git says: of a commit that is tagged as a release, the tag.
+KEYTURN_VERSION ?= $(shell git describe --tags --match 'v[0-9]*' --dirty 2>/dev/null)
+VERSION_FLAG = $(if $(KEYTURN_VERSION),-X github.com/keyturn/keyturn/internal/cli.Version=$(KEYTURN_VERSION))
+
 build:
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags='-s -w' -o bin/keyturn ./cmd/keyturn
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags='-s -w $(VERSION_FLAG)' -o bin/keyturn ./cmd/keyturn
 
 install:
 	@.ci/install

@@ -31,33 +31,37 @@ func (a *app) verify(ctx context.Context, path string) error {
 		if err != nil {
 			return err
 		}
-		path = a.journalPath(cfg)
+		if path, err = a.journalPath(cfg); err != nil {
+			return err
+		}
 	}
 	home, err := journal.Open(path, journal.Options{})
 	if errors.Is(err, fs.ErrNotExist) {
 		return usagef("nothing was ever rotated with this journal, or it stands elsewhere", "there is no journal %s", path)
 	}
-	var entries []journal.Entry
+	var found journal.Audit
 	if err == nil {
-		entries, err = home.Read(ctx)
+		found, err = home.Audit(ctx)
 	}
 	if fault, ok := errors.AsType[*journal.Fault](err); ok && a.output == "json" {
-		if jerr := a.json(map[string]any{"ok": false, "journal": path, "kind": fault.Kind, "seq": fault.Seq, "line": fault.Line, "detail": fault.Detail}); jerr != nil {
-			return jerr
-		}
-		complain(a.Stderr, err)
+		a.json(map[string]any{"ok": false, "journal": path, "kind": fault.Kind, "seq": fault.Seq, "line": fault.Line, "detail": fault.Detail})
+		a.complain(err)
 		return exitStatus(exitTampered)
 	}
 	if err != nil {
 		return err
 	}
-	head := journal.Head{}
-	if n := len(entries); n > 0 {
-		head = entries[n-1].Head()
-	}
 	if a.output == "json" {
-		return a.json(map[string]any{"ok": true, "journal": path, "entries": len(entries), "head": head.Hash})
+		doc := map[string]any{"ok": true, "journal": path, "entries": found.Entries, "head": found.Head.Hash}
+		if found.Unfinished != "" {
+			doc["unfinished"] = found.Unfinished
+		}
+		a.json(doc)
+		return nil
 	}
-	a.printf("%s: %d entries, the chain is whole, head %s\n", filepath.Clean(path), len(entries), head)
+	a.printf("%s: %d entries, the chain is whole, head %s\n", filepath.Clean(path), found.Entries, found.Head)
+	if found.Unfinished != "" {
+		a.printf("  %s; a run was killed in its append, and the next one sets that aside\n", found.Unfinished)
+	}
 	return nil
 }

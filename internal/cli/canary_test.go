@@ -5,6 +5,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -69,6 +71,12 @@ func noisy() map[string]string {
 		"debug_print_parse": "on", "debug_print_plan": "on", "log_error_verbosity": "verbose"}
 }
 
+// valuesIn returns the parts of a text that look like the values that Keyturn makes.
+func valuesIn(text string) []string {
+	found := regexp.MustCompile(`[A-Za-z0-9_-]+`).FindAllString(text, -1)
+	return slices.DeleteFunc(found, func(part string) bool { return len(part) != 44 })
+}
+
 // TestNoValueLeaks goes through rotations, a failed one, a rollback and
 // a panic, and then looks for every value that Keyturn made or was handed in
 // everything that it could have left.
@@ -103,8 +111,13 @@ func TestNoValueLeaks(t *testing.T) {
 	s.sql("postgres", "alter role "+s.name+"_a set role = "+s.name)
 	for _, point := range []string{"after effect: prepare draft", "after effect: prepare put", "before effect: prepare arm", "after effect: prepare arm"} {
 		run([]string{panicAt + "=" + point}, "prepare", s.name)
-		if last := said[len(said)-1]; !strings.Contains(last, "panic: at "+point) {
+		last := said[len(said)-1]
+		if !strings.Contains(last, "panic: at "+point) {
 			t.Errorf("there was no panic at %q:\n%s", point, last)
+		}
+		// What was drafted and put nowhere is known to nobody: nothing may look like it.
+		if found := valuesIn(last); len(found) > 0 {
+			t.Errorf("the panic at %q tells what looks like a value: %q", point, found)
 		}
 	}
 	run(nil, "prepare", s.name)
@@ -116,6 +129,11 @@ func TestNoValueLeaks(t *testing.T) {
 	p := s.status()
 	s.finished(p.Current)
 
+	for v := range values {
+		if len(valuesIn("password: "+v)) != 1 {
+			t.Error("a value does not look as values do: the search for drafted ones finds nothing")
+		}
+	}
 	if len(values) < 5 {
 		t.Fatalf("only %d values were seen on their way", len(values))
 	}

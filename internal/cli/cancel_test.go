@@ -28,7 +28,7 @@ func (r *running) cancelled(sig syscall.Signal) {
 	}
 	// A rollback undoes, and prepare what an earlier one left.
 	mayUndo := slices.Contains(r.cmd.Args, "rollback") || slices.Contains(r.cmd.Args, "prepare")
-	if want := "cancelled: nothing was undone, and it is safe to run it again"; !strings.Contains(got.stderr, want) || !mayUndo && strings.Contains(got.stderr, "undo ") {
+	if want := "cancelled: safe to run it again; where it stands: keyturn status"; !strings.Contains(got.stderr, want) || !mayUndo && strings.Contains(got.stderr, "undo ") {
 		r.t.Errorf("keyturn %v: stderr lacks %q, or tells of an undo:\n%s", r.cmd.Args[3:], want, got.stderr)
 	}
 }

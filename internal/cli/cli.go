@@ -6,6 +6,7 @@ package cli
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"os"
@@ -37,56 +38,82 @@ type app struct {
 	output     string
 	verbose    bool
 	log        *slog.Logger
-	phases     []rotation.Summary // of this run, for --output json
+	out        *printer // Stdout
+	progress   *progress
+
+	// Of this run, for the one document of --output json.
+	phases   []rotation.Summary
+	adopted  []rotation.Version
+	failures []failure
 }
 
 // Run runs the command that the arguments name and returns the exit code.
 func (p Program) Run(ctx context.Context) int {
-	a := &app{Program: p}
+	a := &app{Program: p, out: &printer{w: p.Stdout}}
+	a.Stdout = a.out
 	if a.Getenv == nil {
 		a.Getenv = os.Getenv
 	}
 	if a.Now == nil {
 		a.Now = time.Now
 	}
+	a.progress = &progress{w: a.Stderr, terminal: a.interactive()}
 	root := a.root()
 	root.SetArgs(p.Args)
-	root.SetOut(p.Stdout)
+	root.SetOut(a.Stdout)
 	root.SetErr(p.Stderr)
 	err := root.ExecuteContext(ctx)
 	if err != nil && ctx.Err() != nil {
 		// Whatever failed last, failed because of that.
 		err = errors.Join(context.Canceled, err)
 	}
-	code := exitCode(err)
-	done, ended := errors.AsType[exitStatus](err)
-	if ended = ended && ctx.Err() == nil; ended {
-		code = int(done)
-	}
-	a.conclude(err, code, ended)
-	return code
+	return a.conclude(err)
 }
 
-// exitStatus ends the program with a code and no message.
+// exitStatus ends the program with a code and no message: all is said.
 type exitStatus int
 
 func (exitStatus) Error() string { return "" }
 
 // conclude writes what is left to say: an error in words on stderr, unless that
-// was done, and, if the user asked for it, the run as one JSON document.
-func (a *app) conclude(err error, code int, said bool) {
-	if a.output == "json" && (len(a.phases) > 0 || err != nil && !said) {
-		doc := map[string]any{"exit": code}
-		if len(a.phases) > 0 {
-			doc["phases"] = a.phases
-		}
-		if err != nil && !said {
-			doc["error"], doc["hint"] = err.Error(), hintOf(err)
-		}
-		_ = a.json(doc) // a closed stdout is no reason for another exit code
+// was done, and, if the user asked for it, the run as one JSON document. It
+// returns the exit code.
+func (a *app) conclude(err error) int {
+	code := exitCode(err)
+	_, said := err.(exitStatus)
+	if a.output == "json" {
+		a.document(err, code, said)
 	}
 	if err != nil && !said {
-		complain(a.Stderr, err)
+		a.complain(err)
+	}
+	if a.out.err != nil {
+		a.complain(fmt.Errorf("writing the output: %w", a.out.err))
+		if code == exitDone {
+			code = exitFailed
+		}
+	}
+	return code
+}
+
+// document writes a run as one JSON document, if there is anything in it.
+func (a *app) document(err error, code int, said bool) {
+	doc := map[string]any{}
+	if len(a.phases) > 0 {
+		doc["phases"] = a.phases
+	}
+	if len(a.adopted) > 0 {
+		doc["adopted"] = a.adopted
+	}
+	if len(a.failures) > 0 {
+		doc["failures"] = a.failures
+	}
+	if err != nil && !said {
+		doc["error"], doc["hint"] = err.Error(), hintOf(err)
+	}
+	if len(doc) > 0 {
+		doc["exit"] = code
+		a.json(doc)
 	}
 }
 
@@ -114,9 +141,12 @@ func (a *app) root() *cobra.Command {
 	flags.StringVar(&a.configPath, "config", ".github/keyturn.yml", "the configuration `file`")
 	flags.StringVarP(&a.output, "output", "o", "text", "`text` or json")
 	flags.BoolVarP(&a.verbose, "verbose", "v", false, "diagnostics on stderr")
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err: err, hint: "see: keyturn --help"} })
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
+		a.output = outputOf(a.Args) // what stands behind the mistake was not read
+		return &usageError{err: err, hint: "see: keyturn --help"}
+	})
 	root.CompletionOptions.DisableDefaultCmd = true
-	root.AddCommand(a.lookCommands()...)
+	root.AddCommand(a.planCommand(), a.statusCommand())
 	root.AddCommand(a.phaseCommands()...)
 	root.AddCommand(a.setupCommands()...)
 	root.AddCommand(a.probeCommand(), a.auditCommand(), a.versionCommand())
@@ -128,6 +158,21 @@ func noArgs(cmd *cobra.Command, args []string) error {
 		return usagef("see: keyturn --help", "unknown command %q", args[0])
 	}
 	return nil
+}
+
+// outputOf returns the output that arguments ask for, wherever it stands.
+func outputOf(args []string) string {
+	for i, arg := range args {
+		switch {
+		case arg == "--":
+			return "text"
+		case arg == "--output=json", arg == "-ojson", arg == "-o=json":
+			return "json"
+		case (arg == "--output" || arg == "-o") && i+1 < len(args) && args[i+1] == "json":
+			return "json"
+		}
+	}
+	return "text"
 }
 
 // interactive reports whether the progress is read by a person at a terminal.

@@ -56,8 +56,9 @@ func TestMistakes(t *testing.T) {
 			s := newShop(t, pg, "overlap: 1h", quick)
 			if sc.set != nil {
 				sc.set(s)
+			} else {
+				s.ok("cleanup", s.name) // makes the journal, and nothing else
 			}
-			s.ok("status") // makes the journal
 			for _, m := range sc.mistakes {
 				t.Run(m.name, func(t *testing.T) { s.at(t).make(m, sc.name) })
 			}
@@ -115,7 +116,7 @@ func (s *shop) make(m mistake, scene string) {
 	before := s.everything()
 	args := strings.Fields(m.args)
 	for i := range args {
-		args[i] = strings.ReplaceAll(args[i], "shop", s.name)
+		args[i] = strings.NewReplacer("shop", s.name, `\t`, "\t").Replace(args[i])
 	}
 	r := s.runWith(m.env, args...)
 	if diff := cmp.Diff(before, s.everything()); diff != "" {
@@ -127,7 +128,8 @@ func (s *shop) make(m mistake, scene string) {
 	if !m.noHint && !strings.Contains(r.stderr, "hint: ") {
 		t.Error("there is no hint")
 	}
-	got := fmt.Sprintf("$ keyturn %s\n%sexit %d\n", m.args, s.normal(r.stderr), r.code)
+	said := regexp.MustCompile(` {3,}`).ReplaceAllString(s.normal(r.stdout), "   ") + s.normal(r.stderr)
+	got := fmt.Sprintf("$ keyturn %s\n%sexit %d\n", m.args, said, r.code)
 	file := goldenFile(scene, m.name)
 	if *update {
 		s.must(os.MkdirAll(filepath.Dir(file), 0o755))
@@ -201,6 +203,7 @@ func (s *shop) normal(text string) string {
 		{`\b[A-Z][a-z]{2} 20\d\d-\d\d-\d\d \d\d:\d\d UTC`, "WHEN"},
 		{`\bpid \d+`, "pid PID"},
 		{`  \d+\.\d s`, ""},
+		{`in \d+\.\d s`, "in SECONDS"},
 		{`\bhost ".*?"`, `host "HOST"`},
 		{`on [^ ]+, since`, "on HOST, since"},
 		{`/tmp/[^" ]*/`, "/tmp/"},

@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
+	"slices"
 	"strings"
 
 	"github.com/keyturn/keyturn/internal/journal"
@@ -30,10 +30,16 @@ func exitCode(err error) int {
 	case errors.Is(err, context.Canceled):
 		return exitCancelled
 	}
+	if status, ok := err.(exitStatus); ok {
+		return int(status)
+	}
 	if _, ok := errors.AsType[*journal.Fault](err); ok {
 		return exitTampered
 	}
 	if _, ok := errors.AsType[*usageError](err); ok {
+		return exitUsage
+	}
+	if _, ok := errors.AsType[*journal.PlaceError](err); ok {
 		return exitUsage
 	}
 	switch rotation.ClassOf(err) {
@@ -87,15 +93,63 @@ func hintOf(err error) string {
 	return ""
 }
 
+// worse returns the exit code that counts of two: a record that was changed,
+// then what is left undone, then a failure, a mistake, a refusal.
+func worse(a, b int) int {
+	order := []int{exitDone, exitRefused, exitUsage, exitFailed, exitStuck, exitTampered, exitCancelled}
+	if slices.Index(order, b) > slices.Index(order, a) {
+		return b
+	}
+	return a
+}
+
+// A failure is what one of several rotations ended with.
+type failure struct {
+	Credentials []string `json:"credentials"`
+	Exit        int      `json:"exit"`
+	Error       string   `json:"error,omitempty"` // "": it waits, as its phase says
+	Hint        string   `json:"hint,omitempty"`
+}
+
+// each does something for every group. Of several, none hides another: each
+// that fails is told at once, and the worst of them is the exit code.
+func (a *app) each(ctx context.Context, groups [][]string, do func(group []string) error) error {
+	if len(groups) == 1 {
+		return do(groups[0])
+	}
+	code := exitDone
+	for _, group := range groups {
+		err := do(group)
+		if ctx.Err() != nil {
+			return errors.Join(ctx.Err(), err)
+		}
+		if err == nil {
+			continue
+		}
+		f := failure{Credentials: group, Exit: exitCode(err)}
+		if _, said := err.(exitStatus); !said {
+			f.Error, f.Hint = err.Error(), hintOf(err)
+			a.complain(err)
+		}
+		a.failures = append(a.failures, f)
+		code = worse(code, f.Exit)
+	}
+	if code == exitDone {
+		return nil
+	}
+	return exitStatus(code)
+}
+
 // complain writes an error and its hint for people.
-func complain(w io.Writer, err error) {
+func (a *app) complain(err error) {
+	a.progress.clear()
 	if errors.Is(err, context.Canceled) {
-		fmt.Fprintln(w, "cancelled: nothing was undone, and it is safe to run it again")
+		fmt.Fprintln(a.Stderr, "cancelled: safe to run it again; where it stands: keyturn status")
 		return
 	}
 	text := strings.TrimSpace(err.Error())
-	fmt.Fprintln(w, "keyturn: "+strings.ReplaceAll(text, "\n", "\n         "))
+	fmt.Fprintln(a.Stderr, "keyturn: "+strings.ReplaceAll(text, "\n", "\n         "))
 	if hint := hintOf(err); hint != "" && !strings.Contains(text, "hint: ") {
-		fmt.Fprintln(w, "hint: "+hint)
+		fmt.Fprintln(a.Stderr, "hint: "+hint)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -147,6 +148,9 @@ func TestRestartCommandFails(t *testing.T) {
 	s := newShop(t, servers.postgres.Get(t))
 	s.write(fmt.Sprintf(`restart: [sh, -c, 'test "$(readlink %s)" != v2']`, filepath.Join(s.root, s.name, "current")))
 	s.ok("adopt", s.name)
+	if out := s.ok("plan"); !strings.Contains(out, "one atomic move, then run: sh -c test") || strings.Contains(out, "be restarted") {
+		t.Errorf("the plan does not say what is run after the move:\n%s", out)
+	}
 	l := s.startLoad()
 	s.fails(1, []string{"rolled back", `the command "sh"`, "hint: run the command by hand"}, "rotate", s.name)
 	if got := s.inService(); got != "initial" {

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"sort"
 	"strings"
@@ -9,6 +10,9 @@ import (
 	"github.com/keyturn/keyturn/internal/config"
 	"github.com/keyturn/keyturn/internal/rotation"
 )
+
+// anyPhase stands for a whole rotation where a phase is named.
+const anyPhase rotation.Phase = ""
 
 // ledger reads what is known of every credential.
 func (w *wiring) ledger(ctx context.Context) (*rotation.Ledger, error) {
@@ -21,22 +25,39 @@ func (w *wiring) ledger(ctx context.Context) (*rotation.Ledger, error) {
 
 // groups parts the named credentials into rotations: those of one open rotation
 // together, with the rest of their batch; of the others, those that share a service.
-func (w *wiring) groups(ctx context.Context, names []string, due bool, phase rotation.Phase) ([][]string, error) {
+func (a *app) groups(ctx context.Context, w *wiring, names []string, due bool, phase rotation.Phase) ([][]string, error) {
 	ledger, err := w.ledger(ctx)
 	if err != nil {
 		return nil, err
 	}
 	if due && len(names) > 0 || !due && len(names) == 0 {
-		return nil, usagef("credentials: "+strings.Join(w.names(), ", "), "name credentials, or --due for those that are")
+		return nil, usagef(credentials(w.cfg), "name credentials, or --due for those that are")
 	}
 	if due {
-		names = w.due(ledger, phase)
+		for _, name := range strays(w.cfg, ledger) {
+			if c := ledger.Credential(name); c.Open != nil || len(c.Queue) > 0 {
+				a.notef("the rotation of %q is not at its end, and %q is not in the configuration: nothing is done for it", name, name)
+			}
+		}
+		return w.partition(ledger, w.due(ledger, phase)), nil
 	}
+	if err := w.known(names); err != nil {
+		return nil, err
+	}
+	return w.partition(ledger, names), nil
+}
+
+// known refuses names that the configuration has not.
+func (w *wiring) known(names []string) error {
 	for _, name := range names {
 		if _, ok := w.procs[name]; !ok {
-			return nil, usagef("credentials: "+strings.Join(w.names(), ", "), "no credential is called %q", name)
+			return usagef(credentials(w.cfg), "no credential is called %q", name)
 		}
 	}
+	return nil
+}
+
+func (w *wiring) partition(ledger *rotation.Ledger, names []string) [][]string {
 	var groups [][]string
 	placed := map[string]bool{}
 	for _, name := range slices.Compact(slices.Sorted(slices.Values(names))) {
@@ -49,10 +70,8 @@ func (w *wiring) groups(ctx context.Context, names []string, due bool, phase rot
 		}
 		groups = append(groups, group)
 	}
-	return groups, nil
+	return groups
 }
-
-func (w *wiring) names() []string { return namesOf(w.cfg) }
 
 func namesOf(cfg *config.Config) []string {
 	var out []string
@@ -60,6 +79,19 @@ func namesOf(cfg *config.Config) []string {
 		out = append(out, c.Name)
 	}
 	return out
+}
+
+// credentials is the hint that lists them.
+func credentials(cfg *config.Config) string {
+	return "credentials: " + strings.Join(namesOf(cfg), ", ")
+}
+
+// strays returns the credentials that are on the record and not in the configuration.
+func strays(cfg *config.Config, ledger *rotation.Ledger) []string {
+	names := namesOf(cfg)
+	return slices.DeleteFunc(ledger.Names(), func(name string) bool {
+		return slices.Contains(names, name) || len(ledger.Credential(name).Versions) == 0
+	})
 }
 
 // together returns the credentials that go through the phase with one.
@@ -70,11 +102,13 @@ func (w *wiring) together(ledger *rotation.Ledger, name string, named []string) 
 			return o == nil || o.ID != open.ID
 		})
 	}
+	// A first version goes alone: it has no way back.
+	first := func(name string) bool { return ledger.Credential(name).Last().Number == 0 }
 	group := []string{name}
 	for grown := true; grown; {
 		grown = false
 		for _, other := range named {
-			if slices.Contains(group, other) || ledger.Credential(other).Open != nil {
+			if slices.Contains(group, other) || ledger.Credential(other).Open != nil || first(other) != first(name) {
 				continue
 			}
 			if slices.ContainsFunc(group, func(g string) bool { return w.share(g, other) }) {
@@ -98,32 +132,70 @@ func (w *wiring) share(a, b string) bool {
 	return false
 }
 
-// due returns the credentials whose turn for a phase has come.
+// due returns the credentials whose turn for a phase has come; for a whole
+// rotation, those that an open one has to be brought to its end, too.
 func (w *wiring) due(ledger *rotation.Ledger, phase rotation.Phase) []string {
 	var out []string
-	for _, name := range w.names() {
-		c := ledger.Credential(name)
-		if phase != rotation.Prepare {
-			if c.Open != nil {
-				out = append(out, name)
-			}
-			continue
-		}
-		at, complete := c.At(rotation.Prepare)
-		switch {
-		case c.Open != nil:
-			if at && !complete {
-				out = append(out, name)
-			}
-		case c.LastSuccess.IsZero() || !w.engine.Now().Before(c.LastSuccess.Add(w.procs[name].Policy.Every)):
+	for _, name := range namesOf(w.cfg) {
+		if w.isDue(ledger.Credential(name), phase) {
 			out = append(out, name)
 		}
 	}
 	return out
 }
 
-// phaseOf returns the phase that a group's rotation needs next.
-func (w *wiring) phaseOf(ctx context.Context, group []string) (rotation.Phase, error) {
+func (w *wiring) isDue(c rotation.Credential, phase rotation.Phase) bool {
+	next := rotation.NextPhase(c)
+	old := c.LastSuccess.IsZero() || !w.engine.Now().Before(c.LastSuccess.Add(w.procs[c.Name].Policy.Every))
+	queued := len(c.Queue) > 0
+	switch {
+	case c.Open == nil:
+		return old && (phase == rotation.Prepare || phase == anyPhase) || queued && (phase == rotation.Cleanup || phase == anyPhase)
+	case next == rotation.Rollback: // whoever comes next brings it to its end
+		return true
+	}
+	return phase == anyPhase || phase == next
+}
+
+// dueOf returns those of a group that are due for a phase now, parted into rotations.
+func (w *wiring) dueOf(ctx context.Context, group []string, phase rotation.Phase) ([][]string, error) {
+	ledger, err := w.ledger(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return w.partition(ledger, slices.DeleteFunc(slices.Clone(group), func(name string) bool {
+		return w.procs[name] == nil || !w.isDue(ledger.Credential(name), phase)
+	})), nil
+}
+
+// standards returns the procedures of a group. A rotation is gone on with as a
+// whole, so all of its credentials must be in the configuration.
+func (w *wiring) standards(group []string) ([]*rotation.Standard, error) {
+	var procs []*rotation.Standard
+	for _, name := range group {
+		p, ok := w.procs[name]
+		if !ok {
+			return nil, usagef(fmt.Sprintf("put %q back into the configuration until its rotation is closed", name),
+				"the rotation of %s also holds %q, which is not in the configuration", quoted(group, name), name)
+		}
+		procs = append(procs, p)
+	}
+	return procs, nil
+}
+
+// quoted lists the names of a group but for one.
+func quoted(group []string, but string) string {
+	var out []string
+	for _, name := range group {
+		if name != but {
+			out = append(out, fmt.Sprintf("%q", name))
+		}
+	}
+	return strings.Join(out, ", ")
+}
+
+// next returns the phase that a group's rotation needs next.
+func (w *wiring) next(ctx context.Context, group []string) (rotation.Phase, error) {
 	ledger, err := w.ledger(ctx)
 	if err != nil {
 		return "", err
@@ -133,9 +205,13 @@ func (w *wiring) phaseOf(ctx context.Context, group []string) (rotation.Phase, e
 
 // do runs a phase for a group.
 func (w *wiring) do(ctx context.Context, phase rotation.Phase, group []string, f phaseFlags) (rotation.Summary, error) {
+	standards, err := w.standards(group)
+	if err != nil {
+		return rotation.Summary{}, err
+	}
 	var procs []rotation.Procedure
-	for _, name := range group {
-		procs = append(procs, w.procs[name])
+	for _, p := range standards {
+		procs = append(procs, p)
 	}
 	return w.engine.Do(ctx, phase, procs, rotation.Options{Force: f.force, Reason: f.reason, TakeOver: f.takeOver, Plan: f.plan})
 }

@@ -26,6 +26,9 @@ const asProgram = "KEYTURN_TEST_AS_PROGRAM"
 // crashAt makes the program kill itself at the n-th record or effect.
 const crashAt = "KEYTURN_TEST_CRASH_AT"
 
+// asVersion is the version that the program is linked as.
+const asVersion = "KEYTURN_TEST_VERSION"
+
 // clockAhead moves the program's clock, by a duration.
 const clockAhead = "KEYTURN_TEST_CLOCK"
 
@@ -39,6 +42,7 @@ func TestMain(m *testing.M) {
 func program() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	cli.Version = os.Getenv(asVersion)
 	p := cli.Program{Args: os.Args[1:], Stdout: os.Stdout, Stderr: os.Stderr, Hook: heldHook()}
 	if d, err := time.ParseDuration(os.Getenv(clockAhead)); err == nil {
 		p.Now = func() time.Time { return time.Now().Add(d) }

@@ -42,9 +42,13 @@ func usageMistakes() []mistake {
 		{name: "unknown credential of setup", args: "setup postgres orders", code: 2},
 		{name: "unknown backend of setup", args: "setup mysql", code: 2},
 		{name: "unknown credential of adopt", args: "adopt orders", code: 2},
+		{name: "unknown credential behind a known one of setup", args: "setup postgres shop orders", code: 2},
+		{name: "unknown credential behind a known one of adopt", args: "adopt shop orders", code: 2},
 		{name: "nothing to adopt named", args: "adopt", code: 2},
 		{name: "due and a name", args: "prepare --due shop", code: 2},
 		{name: "rollback without reason", args: "rollback shop", code: 2},
+		{name: "rollback with a blank reason", args: `rollback --reason=\t shop`, code: 2},
+		{name: "force with a blank reason", args: `cleanup --force=\t shop`, code: 2},
 		{name: "force without reason", args: "cleanup shop --force", code: 2},
 		{name: "force with an empty reason", args: "cleanup --force= shop", code: 2},
 		{name: "force where it is not known", args: "cutover --force now shop", code: 2},
@@ -84,13 +88,25 @@ func configurationMistakes() []mistake {
 		{name: "no such database", args: "adopt shop", code: 1, config: func(text string) string {
 			return regexp.MustCompile(`(@127.0.0.1:\d+/)\w+`).ReplaceAllString(text, "${1}nowhere")
 		}},
-		{name: "fingerprint key too short", args: "status", code: 2, env: []string{"PRINTS=abc"}, config: func(text string) string {
+		{name: "fingerprint key too short", args: "plan", code: 2, env: []string{"PRINTS=abc"}, config: func(text string) string {
 			return "fingerprint-key: {from-env: PRINTS}\n" + text
 		}},
-		{name: "journal inside a checkout", args: "status", code: 1, env: []string{"GITHUB_ACTIONS=true"},
+		{name: "no fingerprint key", args: "plan", code: 2, config: func(text string) string {
+			return "fingerprint-key: {from-env: PRINTS}\n" + text
+		}},
+		{name: "journal where nobody may write", args: "prepare shop", code: 2, config: func(text string) string {
+			return regexp.MustCompile(`journal: .*`).ReplaceAllString(text, "journal: file:/sys/keyturn/journal.jsonl")
+		}},
+		{name: "journal without a place", args: "status", code: 2, env: []string{"HOME=", "XDG_STATE_HOME="}, config: func(text string) string {
+			return regexp.MustCompile(`journal: .*\n`).ReplaceAllString(text, "")
+		}},
+		{name: "journal in a relative state folder", args: "plan", code: 2, env: []string{"XDG_STATE_HOME=state"}, config: func(text string) string {
+			return regexp.MustCompile(`journal: .*\n`).ReplaceAllString(text, "")
+		}},
+		{name: "journal inside a checkout", args: "status", code: 2, env: []string{"GITHUB_ACTIONS=true"},
 			do:   func(s *shop) { s.must(os.MkdirAll(filepath.Join(filepath.Dir(s.journal), ".git"), 0o755)) },
 			undo: func(s *shop) { s.must(os.Remove(filepath.Join(filepath.Dir(s.journal), ".git"))) }},
-		{name: "journal others may write", args: "status", code: 1,
+		{name: "journal others may write", args: "status", code: 2,
 			do:   func(s *shop) { s.must(os.Chmod(s.journal, 0o666)) },
 			undo: func(s *shop) { s.must(os.Chmod(s.journal, 0o600)) }},
 	}
@@ -127,8 +143,8 @@ func adoptionMistakes() []mistake {
 		}},
 		{name: "functions of another release", args: "adopt shop", code: 3,
 			do:   role("create or replace function keyturn.version() returns int language sql immutable as 'select 0'"),
-			undo: role("create or replace function keyturn.version() returns int language sql immutable as 'select 1'")},
-		{name: "services log in as another", args: "adopt shop", code: 4,
+			undo: role("create or replace function keyturn.version() returns int language sql immutable as 'select 2'")},
+		{name: "services log in as another", args: "adopt shop", code: 3,
 			do: func(s *shop) {
 				s.must(os.Rename(in(s, "initial/username"), in(s, "../username")))
 				s.must(os.WriteFile(in(s, "initial/username"), []byte("postgres"), 0o400))
@@ -153,6 +169,7 @@ func adoptedMistakes() []mistake {
 	return []mistake{
 		{name: "adopted twice", args: "adopt shop", code: 3},
 		{name: "tried to adopt twice", args: "adopt --dry-run shop", code: 3},
+		{name: "rollback of nothing tried", args: "rollback --dry-run shop", code: 3, noHint: true},
 		{name: "rollback of nothing", args: "rollback --reason drill shop", code: 3},
 		{name: "foreign pending version", args: "prepare shop", code: 3,
 			do:   func(s *shop) { s.must(os.Mkdir(filepath.Join(s.root, s.name, "v2"), 0o755)) },
@@ -193,6 +210,7 @@ func preparedMistakes() []mistake {
 		{name: "cleanup before cutover", args: "cleanup shop", code: 3},
 		{name: "forced cleanup before cutover", args: "cleanup --force now shop", code: 3},
 		{name: "another plan", args: "cutover --plan 0000 shop", code: 3},
+		{name: "cutover tried before validate", args: "cutover --dry-run shop", code: 3, noHint: true},
 		{name: "out of the configuration", args: "validate orders", code: 2},
 	}
 }
@@ -236,6 +254,8 @@ func journalMistakes() []mistake {
 		{name: "edited", args: "prepare shop", code: 5, do: edit(identity), undo: back},
 		{name: "edited and verified", args: "audit verify", code: 5, do: edit(identity), undo: back},
 		{name: "an entry removed", args: "rotate shop", code: 5, do: edit(removed), undo: back},
+		{name: "empty and verified", args: "audit verify", code: 5, do: edit(func(string) string { return "" }), undo: back},
+		{name: "zeros and verified", args: "audit verify", code: 5, do: edit(func(string) string { return strings.Repeat("\x00", 4096) }), undo: back},
 		{name: "not a journal", args: "status", code: 5, do: edit(func(string) string { return "hello\nworld\n" }), undo: back},
 		{name: "entries in another order", args: "status", code: 5, do: edit(func(text string) string {
 			lines := strings.SplitAfter(text, "\n")

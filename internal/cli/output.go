@@ -10,23 +10,48 @@ import (
 	"github.com/keyturn/keyturn/internal/rotation"
 )
 
-func (a *app) json(v any) error {
+// A printer keeps the first error of writing: what a run prints is told to
+// nobody if it is lost, and so the run has failed.
+type printer struct {
+	w   io.Writer
+	err error
+}
+
+// Write implements [io.Writer]. After an error nothing more is written.
+func (p *printer) Write(b []byte) (int, error) {
+	if p.err != nil {
+		return 0, p.err
+	}
+	n, err := p.w.Write(b)
+	p.err = err
+	return n, err
+}
+
+func (a *app) json(v any) {
 	enc := json.NewEncoder(a.Stdout)
 	enc.SetIndent("", "  ")
-	return enc.Encode(v)
+	if err := enc.Encode(v); err != nil && a.out.err == nil {
+		a.out.err = err
+	}
 }
 
 func (a *app) printf(format string, args ...any) {
 	fmt.Fprintf(a.Stdout, format, args...)
 }
 
+// notef tells something on stderr that is no failure.
+func (a *app) notef(format string, args ...any) {
+	a.progress.clear()
+	fmt.Fprintf(a.Stderr, "note: "+format+"\n", args...)
+}
+
 // nothing says that there was nothing to do.
-func (a *app) nothing(why string) error {
+func (a *app) nothing(why string) {
 	if a.output == "json" {
-		return a.json(map[string]any{"phases": []any{}, "notes": []string{why}})
+		a.json(map[string]any{"phases": []any{}, "notes": []string{why}})
+		return
 	}
 	a.printf("%s\n", why)
-	return nil
 }
 
 // progress tells of steps as they happen: on a terminal the step in hand is

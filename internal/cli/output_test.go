@@ -7,8 +7,10 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -17,7 +19,7 @@ import (
 func (s *shop) shows(file, got string) {
 	s.t.Helper()
 	got = s.normal(got)
-	for _, r := range [][2]string{{`in \d+\.\d s`, "in SECONDS"}, {`,\n *"age_seconds": \d+`, ""}} {
+	for _, r := range [][2]string{{`,\n *"age_seconds": \d+`, ""}} {
 		got = regexp.MustCompile(r[0]).ReplaceAllString(got, r[1])
 	}
 	if strings.HasSuffix(file, ".txt") {
@@ -58,6 +60,8 @@ func TestOutput(t *testing.T) {
 	s.shows("cutover.txt", r.stdout)
 	s.shows("cutover-progress.txt", r.stderr) // no terminal: plain lines
 	s.shows("status-overlap.txt", s.ok("status"))
+	s.shows("plan-overlap.txt", s.ok("plan"))
+	s.shows("rollback-dry.txt", s.ok("rollback", "--dry-run", s.name))
 	s.shows("rollback.txt", s.ok("rollback", "--reason", "drill", s.name))
 	s.ok("rotate", s.name)
 	s.shows("cleanup.txt", s.ok("cleanup", "--force", "drill", s.name))
@@ -78,10 +82,11 @@ func TestJSON(t *testing.T) {
 		{0, []string{"version"}, []string{"version", "go", "platform"}},
 		{0, []string{"setup", "postgres"}, []string{"credential", "sql"}},
 		{0, []string{"status"}, []string{"name"}},
-		{0, []string{"adopt", "--dry-run", s.name}, nil},
-		{0, []string{"adopt", s.name}, nil},
+		{0, []string{"adopt", "--dry-run", s.name}, []string{"adopted", "identity"}},
+		{0, []string{"adopt", s.name}, []string{"adopted", "identity"}},
 		{3, []string{"adopt", s.name}, []string{"error", "hint", "exit"}},
-		{0, []string{"plan"}, []string{"credential", "from", "to", "hash", "next"}},
+		{0, []string{"plan"}, []string{"credential", "from", "to", "hash", "next", "overlap_ms"}},
+		{0, []string{"rotate", "--dry-run", s.name}, []string{"hash"}},
 		{0, []string{"prepare", "--dry-run", s.name}, []string{"hash"}},
 		{0, []string{"prepare", "--due"}, nil},
 		{0, []string{"prepare", s.name}, []string{"phase", "rotation", "credentials"}},
@@ -95,9 +100,17 @@ func TestJSON(t *testing.T) {
 		{0, []string{"audit", "verify"}, []string{"ok", "entries", "head"}},
 		{2, []string{"rotate", "orders"}, []string{"error", "hint", "exit"}},
 		{2, []string{"rotate", "--fast"}, []string{"error", "hint", "exit"}},
+		{2, []string{"rotte", s.name}, []string{"error", "hint", "exit"}},
+		{2, []string{"setup", "postgres", "orders"}, []string{"error", "hint", "exit"}},
+		{2, []string{"audit", "verify", "--journal", "/nowhere/journal.jsonl"}, []string{"error", "hint", "exit"}},
 	}
-	for _, tt := range tests {
-		r := s.run(append([]string{"--output", "json"}, tt.args...)...)
+	for i, tt := range tests {
+		// The output may be asked for before what is wrong, and behind it.
+		args := append([]string{"--output", "json"}, tt.args...)
+		if i%2 == 0 {
+			args = append(slices.Clone(tt.args), "-o", "json")
+		}
+		r := s.run(args...)
 		if r.code != tt.code {
 			t.Errorf("keyturn %v: exit %d, want %d\n%s%s", tt.args, r.code, tt.code, r.stdout, r.stderr)
 		}
@@ -115,6 +128,97 @@ func TestJSON(t *testing.T) {
 				t.Errorf("keyturn %v: no key %q in\n%s", tt.args, key, r.stdout)
 			}
 		}
+	}
+}
+
+// TestOneDocumentOfSeveral prints one JSON document of several credentials, and
+// another of those that were adopted before one failed.
+func TestOneDocumentOfSeveral(t *testing.T) {
+	t.Parallel()
+	a, b := apart(t)
+	var scripts []struct{ Credential, SQL string }
+	a.must(json.Unmarshal([]byte(a.ok("setup", "postgres", "-o", "json")), &scripts))
+	if len(scripts) != 2 || scripts[0].SQL == "" || scripts[0].Credential == scripts[1].Credential {
+		t.Errorf("setup postgres prints %d scripts, want 2", len(scripts))
+	}
+	a.must(os.Remove(a.journal)) // the adoption is forgotten
+	a.must(os.Rename(filepath.Join(b.root, b.name, "current"), filepath.Join(b.root, b.name, "away")))
+	a.must(os.Rename(filepath.Join(b.root, b.name, "initial"), filepath.Join(b.root, b.name, "gone")))
+	r := a.run("adopt", a.name, b.name, "-o", "json")
+	var doc struct {
+		Adopted []struct{ Credential, Identity string }
+		Error   string
+		Exit    int
+	}
+	a.must(json.Unmarshal([]byte(r.stdout), &doc))
+	if r.code != 2 || doc.Exit != 2 || len(doc.Adopted) != 1 || doc.Adopted[0].Credential != a.name || !strings.Contains(doc.Error, b.name) {
+		t.Errorf("adopt of one that can be and one that cannot: exit %d, %+v\n%s", r.code, doc, r.stderr)
+	}
+}
+
+// TestNothingIsAdoptedBesideATypo checks every name before it adopts one.
+func TestNothingIsAdoptedBesideATypo(t *testing.T) {
+	t.Parallel()
+	s := newShop(t, servers.postgres.Get(t))
+	s.fails(2, []string{`no credential is called "typo"`}, "adopt", s.name, "typo")
+	if p := s.status(); p.Current != 0 {
+		t.Errorf("status is %+v, want nothing adopted", p)
+	}
+}
+
+// TestFullDisk writes to a device that is always full: what nobody could read
+// was not said, and the run failed.
+func TestFullDisk(t *testing.T) {
+	t.Parallel()
+	s := newShop(t, servers.postgres.Get(t))
+	s.ok("adopt", s.name)
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	s.must(err)
+	defer full.Close()
+	for _, args := range [][]string{{"version"}, {"--help"}, {"setup", "postgres"}, {"plan"}, {"plan", "-o", "json"}, {"status"},
+		{"status", "-o", "json"}, {"audit", "verify"}, {"prepare", s.name}, {"cutover", "--due"}, {"rotate", s.name, "-o", "json"}} {
+		cmd := s.command(t.Context(), args...)
+		var stderr strings.Builder
+		cmd.Stdout, cmd.Stderr = full, &stderr
+		_ = cmd.Run() // its exit code is looked at
+		if code := cmd.ProcessState.ExitCode(); code != 1 || !strings.Contains(stderr.String(), "writing the output: ") {
+			t.Errorf("keyturn %v with a full disk: exit %d, want 1\n%s", args, code, stderr.String())
+		}
+	}
+	if p := s.status(); p.Current != 2 {
+		t.Errorf("status is %+v: a rotation whose output was lost was not gone on with", p)
+	}
+}
+
+// TestRotateShowsItsCleanup prints what came of the cleanup that a rotation
+// does first, too.
+func TestRotateShowsItsCleanup(t *testing.T) {
+	t.Parallel()
+	s := newShop(t, servers.postgres.Get(t))
+	s.ok("adopt", s.name)
+	s.ok("rotate", s.name)
+	time.Sleep(time.Second) // the overlap
+	out := s.ok("rotate", s.name)
+	i, j := strings.Index(out, "cleanup done"), strings.Index(out, "prepare done")
+	if i < 0 || j < i {
+		t.Errorf("rotate does not show its cleanup first:\n%s", out)
+	}
+}
+
+// TestAuditTellsAnUnfinishedEnd says that a run was killed in an append.
+func TestAuditTellsAnUnfinishedEnd(t *testing.T) {
+	t.Parallel()
+	s := newShop(t, servers.postgres.Get(t))
+	s.ok("adopt", s.name)
+	f, err := os.OpenFile(s.journal, os.O_APPEND|os.O_WRONLY, 0)
+	s.must(err)
+	_, err = f.WriteString(`{"actor":`)
+	s.must(errors.Join(err, f.Close()))
+	if out := s.ok("audit", "verify"); !strings.Contains(out, "the chain is whole") || !strings.Contains(out, "9 bytes after it are no entry") {
+		t.Errorf("audit verify says:\n%s", out)
+	}
+	if out := s.ok("audit", "verify", "-o", "json"); !strings.Contains(out, `"unfinished": "9 bytes`) {
+		t.Errorf("audit verify -o json says:\n%s", out)
 	}
 }
 

@@ -2,9 +2,8 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"time"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -45,20 +44,20 @@ func (a *app) phaseCommand(phase rotation.Phase, short string) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: string(phase) + " CREDENTIAL…", Short: short,
 		RunE: func(cmd *cobra.Command, names []string) error {
-			if cmd.Flags().Changed("force") && f.force == "" {
+			if cmd.Flags().Changed("force") && blank(f.force) {
 				return usagef("say why: it stands in the record", "--force needs a reason")
 			}
 			if f.dryRun {
-				return a.plan(cmd.Context(), names, f.due)
+				return a.plan(cmd.Context(), names, f, phase)
 			}
 			return a.runPhases(cmd.Context(), names, f, phase)
 		},
 	}
 	a.commonFlags(cmd, &f)
-	cmd.Flags().BoolVar(&f.dryRun, "dry-run", false, "print the plan and change nothing")
+	cmd.Flags().BoolVar(&f.due, "due", false, "every credential whose turn for it has come")
 	switch phase {
 	case rotation.Prepare:
-		cmd.Flags().BoolVar(&f.emergency, "emergency", false, "do not wait for the current version's minimum age, and use the emergency login")
+		emergencyFlag(cmd, &f)
 	case rotation.Cutover:
 		cmd.Flags().StringVar(&f.plan, "plan", "", "refuse unless the plan still has this `hash`")
 	case rotation.Cleanup:
@@ -68,19 +67,33 @@ func (a *app) phaseCommand(phase rotation.Phase, short string) *cobra.Command {
 }
 
 func (a *app) commonFlags(cmd *cobra.Command, f *phaseFlags) {
-	cmd.Flags().BoolVar(&f.due, "due", false, "every credential that is due for it")
-	cmd.Flags().BoolVar(&f.takeOver, "take-over", false, "take the lease from a run that is known to be dead")
+	takeOverFlag(cmd, &f.takeOver)
+	cmd.Flags().BoolVar(&f.dryRun, "dry-run", false, "print the plan and change nothing")
+}
+
+func takeOverFlag(cmd *cobra.Command, takeOver *bool) {
+	cmd.Flags().BoolVar(takeOver, "take-over", false, "take the lease although its holder may be alive")
+}
+
+func emergencyFlag(cmd *cobra.Command, f *phaseFlags) {
+	cmd.Flags().BoolVar(&f.emergency, "emergency", false, "do not wait for the current version's minimum age, and let it take the login that is kept for emergencies")
 }
 
 func (a *app) rotateCommand() *cobra.Command {
 	var f phaseFlags
 	cmd := &cobra.Command{
 		Use: "rotate CREDENTIAL…", Short: "Prepare, validate and cut over; --wait goes on to cleanup",
-		RunE: func(cmd *cobra.Command, names []string) error { return a.rotate(cmd.Context(), names, f) },
+		RunE: func(cmd *cobra.Command, names []string) error {
+			if f.dryRun {
+				return a.plan(cmd.Context(), names, f, anyPhase)
+			}
+			return a.rotate(cmd.Context(), names, f)
+		},
 	}
 	a.commonFlags(cmd, &f)
+	emergencyFlag(cmd, &f)
+	cmd.Flags().BoolVar(&f.due, "due", false, "every credential that is due, and every rotation that is not at its end")
 	cmd.Flags().BoolVar(&f.wait, "wait", false, "wait for the overlap and clean up")
-	cmd.Flags().BoolVar(&f.emergency, "emergency", false, "do not wait for the current version's minimum age, and use the emergency login")
 	return cmd
 }
 
@@ -89,45 +102,79 @@ func (a *app) rollbackCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "rollback --reason REASON CREDENTIAL…", Short: "Go back to the previous version, until cleanup",
 		RunE: func(cmd *cobra.Command, names []string) error {
-			if f.reason == "" {
+			if f.dryRun {
+				return a.plan(cmd.Context(), names, f, rotation.Rollback)
+			}
+			if blank(f.reason) {
 				return usagef("say why: it stands in the record", "rollback needs --reason")
 			}
 			return a.runPhases(cmd.Context(), names, f, rotation.Rollback)
 		},
 	}
+	a.commonFlags(cmd, &f)
 	cmd.Flags().StringVar(&f.reason, "reason", "", "why; it is recorded")
-	cmd.Flags().BoolVar(&f.takeOver, "take-over", false, "take the lease from a run that is known to be dead")
 	return cmd
 }
 
+func blank(s string) bool { return strings.TrimSpace(s) == "" }
+
 // runPhases runs one phase for every rotation that the named credentials belong to.
 func (a *app) runPhases(ctx context.Context, names []string, f phaseFlags, phase rotation.Phase) error {
-	w, err := a.wire(ctx, f)
+	w, err := a.wire(f, false)
 	if err != nil {
 		return err
 	}
 	defer w.close()
-	groups, err := w.groups(ctx, names, f.due, phase)
+	groups, err := a.groups(ctx, w, names, f.due, phase)
 	if err != nil {
 		return err
 	}
-	if len(groups) == 0 {
-		return a.nothing("nothing is due for " + string(phase))
+	if f.plan != "" {
+		if err := w.samePlan(ctx, groups, f.plan); err != nil {
+			return err
+		}
 	}
-	var errs []error
-	for _, group := range groups {
-		if f.plan != "" {
-			if err := w.samePlan(ctx, group, f.plan); err != nil {
-				return err
-			}
+	if len(groups) == 0 {
+		a.nothing("nothing is due for " + string(phase))
+		return nil
+	}
+	return a.each(ctx, groups, func(group []string) error {
+		if f.due {
+			return a.dueTurn(ctx, w, group, f, phase)
 		}
 		sum, err := w.do(ctx, phase, group, f)
-		errs = append(errs, a.report(sum, err, f.due))
-		if ctx.Err() != nil {
-			break
-		}
+		return a.report(sum, err, f.due)
+	})
+}
+
+// dueTurn runs a phase for a group whose turn it is. A rollback that was
+// interrupted comes to its end first, and what is due then is begun.
+func (a *app) dueTurn(ctx context.Context, w *wiring, group []string, f phaseFlags, phase rotation.Phase) error {
+	next, err := w.next(ctx, group)
+	if err != nil {
+		return err
 	}
-	return errors.Join(errs...)
+	if next != rotation.Rollback {
+		sum, err := w.do(ctx, phase, group, f)
+		return a.report(sum, err, f.due)
+	}
+	if err := a.endRollback(ctx, w, group, f); err != nil {
+		return err
+	}
+	groups, err := w.dueOf(ctx, group, phase)
+	if err != nil {
+		return err
+	}
+	return a.each(ctx, groups, func(group []string) error {
+		sum, err := w.do(ctx, phase, group, f)
+		return a.report(sum, err, f.due)
+	})
+}
+
+func (a *app) endRollback(ctx context.Context, w *wiring, group []string, f phaseFlags) error {
+	f.reason = "an interrupted rollback is brought to its end"
+	sum, err := w.do(ctx, rotation.Rollback, group, f)
+	return a.report(sum, err, f.due)
 }
 
 // report prints a summary and turns waiting into an exit: of a schedule
@@ -135,7 +182,7 @@ func (a *app) runPhases(ctx context.Context, names []string, f phaseFlags, phase
 func (a *app) report(sum rotation.Summary, err error, due bool) error {
 	if err != nil {
 		for _, note := range sum.Notes {
-			fmt.Fprintf(a.Stderr, "note: %s\n", note)
+			a.notef("%s", note)
 		}
 		return err
 	}
@@ -155,94 +202,23 @@ func (a *app) report(sum rotation.Summary, err error, due bool) error {
 	return exitStatus(exitRefused)
 }
 
-// samePlan refuses when the plan is not the one that was looked at.
-func (w *wiring) samePlan(ctx context.Context, group []string, hash string) error {
-	for _, name := range group {
-		p, err := w.engine.Plan(ctx, w.procs[name])
-		if err != nil {
-			return err
-		}
-		if p.Hash != hash {
-			return rotation.Errorf(rotation.Refused, "look at it again: keyturn plan "+name,
-				"the plan of %q is %s now, not %s", name, p.Hash, hash)
-		}
+// samePlan refuses when the plan of a batch is not the one that was looked at.
+func (w *wiring) samePlan(ctx context.Context, groups [][]string, hash string) error {
+	if len(groups) != 1 {
+		return usagef("name the credentials of that plan, and no others", "--plan is the plan of one batch, and %d batches are asked for", len(groups))
+	}
+	batch, err := w.standards(groups[0])
+	if err != nil {
+		return err
+	}
+	p, err := w.engine.Plan(ctx, anyPhase, batch...)
+	if err != nil {
+		return err
+	}
+	if p.Hash != hash {
+		names := strings.Join(groups[0], " ")
+		return rotation.Errorf(rotation.Refused, "look at it again: keyturn plan "+names,
+			"the plan of %s is %s now, not %s", names, p.Hash, hash)
 	}
 	return nil
-}
-
-// rotate takes every rotation to where it must wait.
-func (a *app) rotate(ctx context.Context, names []string, f phaseFlags) error {
-	w, err := a.wire(ctx, f)
-	if err != nil {
-		return err
-	}
-	defer w.close()
-	groups, err := w.groups(ctx, names, f.due, rotation.Prepare)
-	if err != nil {
-		return err
-	}
-	if len(groups) == 0 {
-		return a.nothing("nothing is due")
-	}
-	var errs []error
-	for _, group := range groups {
-		errs = append(errs, a.rotateGroup(ctx, w, group, f))
-		if ctx.Err() != nil {
-			break
-		}
-	}
-	return errors.Join(errs...)
-}
-
-func (a *app) rotateGroup(ctx context.Context, w *wiring, group []string, f phaseFlags) error {
-	at, err := w.phaseOf(ctx, group)
-	if err != nil {
-		return err
-	}
-	if at == rotation.Cleanup { // the rotation before is not closed yet
-		if f.wait {
-			if err := a.waitCleanup(ctx, w, group, f); err != nil {
-				return err
-			}
-		} else if sum, err := w.do(ctx, rotation.Cleanup, group, f); err != nil || sum.Outcome == rotation.Waiting {
-			return a.report(sum, err, f.due)
-		}
-	}
-	for _, phase := range []rotation.Phase{rotation.Prepare, rotation.Validate, rotation.Cutover} {
-		sum, err := w.do(ctx, phase, group, f)
-		if err := a.report(sum, err, f.due); err != nil {
-			return err
-		}
-		if sum.Outcome == rotation.Waiting {
-			return nil
-		}
-	}
-	if f.wait {
-		return a.waitCleanup(ctx, w, group, f)
-	}
-	return nil
-}
-
-// waitCleanup asks again until the previous version is dead.
-func (a *app) waitCleanup(ctx context.Context, w *wiring, group []string, f phaseFlags) error {
-	told := ""
-	for {
-		sum, err := w.do(ctx, rotation.Cleanup, group, f)
-		if err != nil || sum.Outcome != rotation.Waiting {
-			return a.report(sum, err, f.due)
-		}
-		if sum.For != told {
-			fmt.Fprintf(a.Stderr, "  waiting for %s\n", sum.For)
-			told = sum.For
-		}
-		pause := 10 * time.Second
-		if left := sum.Until.Sub(a.Now()); !sum.Until.IsZero() && left > 0 {
-			pause = min(left+10*time.Millisecond, time.Minute)
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(pause):
-		}
-	}
 }

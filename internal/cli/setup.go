@@ -25,7 +25,7 @@ func (a *app) setupCommands() []*cobra.Command {
 		RunE: func(cmd *cobra.Command, names []string) error { return a.adopt(cmd.Context(), names, dry, takeOver) },
 	}
 	adopt.Flags().BoolVar(&dry, "dry-run", false, "look, and record nothing")
-	adopt.Flags().BoolVar(&takeOver, "take-over", false, "take the lease from a run that is known to be dead")
+	takeOverFlag(adopt, &takeOver)
 	return []*cobra.Command{setup, adopt}
 }
 
@@ -34,50 +34,65 @@ func (a *app) setupPostgres(names []string) error {
 	if err != nil {
 		return err
 	}
-	printed := 0
+	has := map[string]postgres.Settings{}
 	for _, c := range cfg.Credentials {
-		s, ok := c.Settings.(postgres.Settings)
-		if !ok || len(names) > 0 && !slices.Contains(names, c.Name) {
-			continue
+		if s, ok := c.Settings.(postgres.Settings); ok {
+			has[c.Name] = s
 		}
-		printed++
-		sql := postgres.Setup(s, postgres.SetupInfo{Credential: c.Name})
-		if a.output == "json" {
-			if err := a.json(map[string]string{"credential": c.Name, "sql": sql}); err != nil {
-				return err
-			}
-			continue
-		}
-		a.printf("%s", sql)
 	}
-	if printed == 0 {
-		return usagef("credentials: "+strings.Join(namesOf(cfg), ", "), "no such credential has the backend postgres")
+	for _, name := range names {
+		if _, ok := has[name]; !ok {
+			return usagef("credentials: "+strings.Join(sortedKeys(has), ", "), "no credential of the backend postgres is called %q", name)
+		}
+	}
+	type script struct {
+		Credential string `json:"credential"`
+		SQL        string `json:"sql"`
+	}
+	scripts := []script{}
+	for _, c := range cfg.Credentials {
+		if s, ok := has[c.Name]; ok && (len(names) == 0 || slices.Contains(names, c.Name)) {
+			scripts = append(scripts, script{c.Name, postgres.Setup(s, postgres.SetupInfo{Credential: c.Name})})
+		}
+	}
+	if len(scripts) == 0 {
+		return usagef("give one a section postgres:", "no credential has the backend postgres")
+	}
+	if a.output == "json" {
+		a.json(scripts)
+		return nil
+	}
+	for _, s := range scripts {
+		a.printf("%s", s.SQL)
 	}
 	return nil
 }
 
 // adopt takes over the named credentials, one after the other.
 func (a *app) adopt(ctx context.Context, names []string, dry, takeOver bool) error {
-	w, err := a.wire(ctx, phaseFlags{})
+	w, err := a.wire(phaseFlags{}, dry)
 	if err != nil {
 		return err
 	}
 	defer w.close()
 	if len(names) == 0 {
-		return usagef("credentials: "+strings.Join(w.names(), ", "), "name the credentials to adopt")
+		return usagef(credentials(w.cfg), "name the credentials to adopt")
+	}
+	if err := w.known(names); err != nil {
+		return err
 	}
 	for _, name := range names {
-		if w.procs[name] == nil {
-			return usagef("credentials: "+strings.Join(w.names(), ", "), "no credential is called %q", name)
-		}
-		if err := a.adoptOne(ctx, w, name, dry, takeOver); err != nil {
+		found, err := w.adopt(ctx, name, dry, takeOver)
+		if err != nil {
 			return err
 		}
+		a.printAdopted(name, found, dry)
 	}
 	return nil
 }
 
-func (a *app) adoptOne(ctx context.Context, w *wiring, name string, dry, takeOver bool) error {
+// adopt takes over one credential, or looks whether it could.
+func (w *wiring) adopt(ctx context.Context, name string, dry, takeOver bool) (rotation.Version, error) {
 	look := func(ctx context.Context) (rotation.Adoption, error) {
 		v, err := w.adopters[name].Adopt(ctx, name)
 		if err != nil {
@@ -85,38 +100,37 @@ func (a *app) adoptOne(ctx context.Context, w *wiring, name string, dry, takeOve
 		}
 		return w.procs[name].Adopt(ctx, v)
 	}
-	var found rotation.Version
-	if dry {
-		ledger, err := w.ledger(ctx)
-		if err != nil {
-			return err
-		}
-		if c := ledger.Credential(name); c.Burnt > 0 {
-			return rotation.Errorf(rotation.Refused, "see: keyturn status "+name, "%q was adopted already", name)
-		}
-		adoption, err := look(ctx)
-		if err != nil {
-			return fmt.Errorf("adopting %q: %w", name, err)
-		}
-		found = adoption.Version
-	} else {
+	if !dry {
 		c, err := w.engine.Adopt(ctx, name, rotation.Options{TakeOver: takeOver}, look)
-		if err != nil {
-			return err
-		}
-		found, _ = c.In(rotation.Current)
+		found, _ := c.In(rotation.Current)
+		return found, err
 	}
+	ledger, err := w.ledger(ctx)
+	if err != nil {
+		return rotation.Version{}, err
+	}
+	if c := ledger.Credential(name); c.Burnt > 0 {
+		return rotation.Version{}, rotation.Errorf(rotation.Refused, "see: keyturn status "+name, "%q was adopted already", name)
+	}
+	adoption, err := look(ctx)
+	if err != nil {
+		return rotation.Version{}, fmt.Errorf("adopting %q: %w", name, err)
+	}
+	return adoption.Version, nil
+}
+
+func (a *app) printAdopted(name string, found rotation.Version, dry bool) {
 	if a.output == "json" {
-		return a.json(found)
+		a.adopted = append(a.adopted, found)
+		return
 	}
-	verb := "adopted"
+	verb, end := "adopted", "it works, nothing was restarted; next: keyturn plan"
 	if dry {
-		verb = "would adopt"
+		verb, end = "would adopt", "it works, and nothing was recorded; next: keyturn adopt"
 	}
 	a.printf("%s %s as version 1: login %s\n", verb, name, found.Identity)
 	for _, field := range sortedKeys(found.Objects) {
 		a.printf("  %s: %s\n", field, found.Objects[field].Name)
 	}
-	a.printf("  it works, nothing was restarted; next: keyturn plan %s\n", name)
-	return nil
+	a.printf("  %s %s\n", end, name)
 }

@@ -53,7 +53,8 @@ func newShop(t *testing.T, pg *testserver.Postgres, more ...string) *shop {
 	s := &shop{t: t, pg: pg, name: fmt.Sprintf("shop%d", serial.Add(1)), root: filepath.Join(dir, "credentials"),
 		config: filepath.Join(dir, "keyturn.yml"), journal: filepath.Join(dir, "state", "journal.jsonl")}
 	s.env = append(os.Environ(), asProgram+"=1", "KEYTURN_PG_PASSWORD="+adminPassword, "CI=")
-	s.sql("postgres", "create database "+s.name,
+	s.database()
+	s.sql("postgres",
 		fmt.Sprintf("create role %s login password '%s'", s.name, firstPassword),
 		fmt.Sprintf("create role keyturn_%s login password '%s'", s.name, adminPassword))
 	s.sql(s.name, fmt.Sprintf("create schema authorization %[1]s; set role %[1]s; create table items (id int); reset role", s.name))
@@ -61,8 +62,8 @@ func newShop(t *testing.T, pg *testserver.Postgres, more ...string) *shop {
 	s.must(os.MkdirAll(home, 0o755))
 	s.must(os.WriteFile(filepath.Join(home, "username"), []byte(s.name), 0o400))
 	s.must(os.WriteFile(filepath.Join(home, "password"), []byte(firstPassword+"\n"), 0o400))
-	for _, f := range []string{"host", "port", "database"} {
-		s.must(os.WriteFile(filepath.Join(home, f), []byte("x"), 0o400))
+	for field, value := range map[string]string{"host": "127.0.0.1", "port": fmt.Sprint(pg.Port()), "database": s.name} {
+		s.must(os.WriteFile(filepath.Join(home, field), []byte(value), 0o400))
 	}
 	s.must(os.Symlink("initial", filepath.Join(s.root, s.name, "current")))
 	s.write(more...)
@@ -71,6 +72,18 @@ func newShop(t *testing.T, pg *testserver.Postgres, more ...string) *shop {
 	defer setting.Unlock()
 	s.sql(s.name, sql)
 	return s
+}
+
+// database makes the shop's database, for as long as the test runs: a hundred of
+// them take their time to be removed with their server.
+func (s *shop) database() {
+	s.t.Helper()
+	s.sql("postgres", "create database "+s.name)
+	s.t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		defer cancel()
+		_ = s.pg.Exec(ctx, "postgres", "drop database "+s.name+" with (force)") // a server that the test stopped goes as a whole
+	})
 }
 
 // write writes the configuration.

@@ -5,15 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
-	"path/filepath"
 	"slices"
-	"strconv"
 
 	"github.com/oklog/ulid/v2"
 
 	"github.com/keyturn/keyturn/internal/config"
-	"github.com/keyturn/keyturn/internal/journal"
 	"github.com/keyturn/keyturn/internal/rotation"
 	"github.com/keyturn/keyturn/internal/secret"
 	"github.com/keyturn/keyturn/internal/target/directory"
@@ -26,7 +22,8 @@ type wiring struct {
 	engine   *rotation.Engine
 	procs    map[string]*rotation.Standard
 	adopters map[string]adopter
-	journal  *records
+	journal  rotation.Journal
+	note     string // that there is no journal yet; "" if there is
 	closers  []func() error
 }
 
@@ -56,98 +53,49 @@ func (a *app) config() (*config.Config, error) {
 	return cfg, nil
 }
 
-// journalPath returns where the journal is kept: what the configuration says,
-// or a file in the user's state folder, named after the configuration.
-func (a *app) journalPath(cfg *config.Config) string {
-	if cfg.Journal != "" {
-		return cfg.Journal
-	}
-	state := a.Getenv("XDG_STATE_HOME")
-	if state == "" {
-		state = filepath.Join(a.Getenv("HOME"), ".local", "state")
-	}
-	return filepath.Join(state, "keyturn", "journal.jsonl")
-}
-
 // wire makes the engine and a procedure for every credential. It opens the
-// journal and reads the administrators' secrets; it connects to nothing.
-func (a *app) wire(_ context.Context, f phaseFlags) (_ *wiring, err error) {
+// journal and reads the administrators' secrets; it connects to nothing. Who
+// looks writes nothing, and does not show among the runs that are alive.
+func (a *app) wire(f phaseFlags, look bool) (_ *wiring, err error) {
 	cfg, err := a.config()
 	if err != nil {
 		return nil, err
 	}
-	w := &wiring{cfg: cfg, procs: map[string]*rotation.Standard{}, adopters: map[string]adopter{}}
+	w := &wiring{cfg: cfg, procs: map[string]*rotation.Standard{}, adopters: map[string]adopter{}, journal: noJournal{}}
 	defer func() {
 		if err != nil {
 			w.close()
 		}
 	}()
-	home, prints, err := a.openJournal(cfg)
+	home, note, err := a.open(cfg, look)
 	if err != nil {
 		return nil, err
 	}
+	prints, err := a.fingerprints(cfg, home, look)
+	if err != nil {
+		return nil, err
+	}
+	w.note = note
 	run := ulid.Make().String()
-	release, err := home.Enter(run)
-	if err != nil {
-		return nil, err
+	if home != nil {
+		w.journal = newRecords(home, a.signature(run))
 	}
-	w.closers = append(w.closers, release)
-	w.journal = newRecords(home, a.signature(run))
-	show := &progress{w: a.Stderr, terminal: a.interactive()}
 	w.engine = &rotation.Engine{
-		Journal: w.journal, Run: rotation.Holder{Run: run, Attempt: 1}, Now: a.Now, Watch: show.show, Hook: a.Hook,
+		Journal: w.journal, Run: rotation.Holder{Run: run, Attempt: 1}, Now: a.Now, Watch: a.progress.show, Hook: a.Hook,
 		NewID: func() string { return ulid.Make().String() },
 		Dead: func(h rotation.Holder) bool {
 			alive, known := home.Alive(h.Run)
 			return known && !alive
 		},
 	}
+	if !look {
+		release, err := home.Enter(run)
+		if err != nil {
+			return nil, err
+		}
+		w.closers = append(w.closers, release)
+	}
 	return w, a.wireTargets(w, prints, f)
-}
-
-// signature is what every entry of this run says of who wrote it.
-func (a *app) signature(run string) journal.Entry {
-	e := journal.Entry{Run: journal.Run{ID: run, PID: os.Getpid()}, Commit: a.Getenv("GITHUB_SHA")}
-	e.Run.Host, _ = os.Hostname()
-	e.Actor.Name = a.Getenv("USER")
-	if id := a.Getenv("GITHUB_RUN_ID"); id != "" {
-		e.Run.URL = a.Getenv("GITHUB_SERVER_URL") + "/" + a.Getenv("GITHUB_REPOSITORY") + "/actions/runs/" + id
-		e.Run.Attempt, _ = strconv.Atoi(a.Getenv("GITHUB_RUN_ATTEMPT"))
-		e.Actor.Name = a.Getenv("GITHUB_ACTOR")
-	}
-	return e
-}
-
-func (a *app) openJournal(cfg *config.Config) (*journal.File, *secret.Fingerprinter, error) {
-	home, err := journal.Open(a.journalPath(cfg), journal.Options{Create: true, Now: a.Now,
-		InActions: a.Getenv("GITHUB_ACTIONS") == "true", Workspace: a.Getenv("GITHUB_WORKSPACE")})
-	if err != nil {
-		return nil, nil, err
-	}
-	key, err := a.fingerprintKey(cfg, home)
-	if err != nil {
-		return nil, nil, err
-	}
-	prints, err := secret.NewFingerprinter(key)
-	if err != nil {
-		return nil, nil, &usageError{err: fmt.Errorf("reading the fingerprint key: %w", err), hint: "make one: openssl rand -hex 32"}
-	}
-	return home, prints, nil
-}
-
-func (a *app) fingerprintKey(cfg *config.Config, home *journal.File) (secret.Value, error) {
-	if !cfg.FingerprintKey.IsZero() {
-		return cfg.FingerprintKey.Read(a.Getenv)
-	}
-	entries, err := home.Read(context.Background())
-	if err != nil {
-		return secret.Value{}, fmt.Errorf("reading the journal: %w", err)
-	}
-	key, ok := journal.FingerprintKey(entries)
-	if !ok {
-		return secret.Value{}, usagef("set fingerprint-key in the configuration", "the journal has no fingerprint key of its own")
-	}
-	return key, nil
 }
 
 // wireTargets makes the target, its leases, and the procedures.
@@ -174,7 +122,7 @@ func (a *app) wireDirectory(w *wiring) error {
 	o := directory.Options{Root: w.cfg.Directory.Path, Logins: loginOf, Getenv: a.Getenv,
 		Public: map[string][]string{}, Restart: map[string]directory.Restart{}}
 	for _, c := range w.cfg.Credentials {
-		o.Placements = append(o.Placements, placements(c)...)
+		o.Placements = append(o.Placements, readers(c)...)
 		if p, ok := c.Settings.(interface{ PublicFields() []string }); ok {
 			o.Public[c.Name] = p.PublicFields()
 		}
@@ -182,28 +130,56 @@ func (a *app) wireDirectory(w *wiring) error {
 			o.Restart[c.Name] = directory.Restart{Argv: c.Restart}
 		}
 	}
-	t, err := directory.New(o)
+	made, err := directory.New(o)
 	if err != nil {
 		return err
 	}
+	t := restarting{made}
 	w.engine.Leaser = &rotation.JournalLeaser{Journal: w.journal, Now: a.Now}
-	for name, p := range w.procs {
-		p.Target = t
-		w.adopters[name] = t
+	for _, c := range w.cfg.Credentials {
+		p := w.procs[c.Name]
+		p.Target, w.adopters[c.Name] = t, t
 		if len(p.Placements) == 0 {
-			p.Placements = []rotation.Placement{{Credential: name, Mounts: rotation.Switch}}
+			p.Placements = []rotation.Placement{{Credential: c.Name, Mounts: rotation.Mounts(c.Mounts)}}
 		}
 	}
 	return nil
 }
 
+// restarting is a directory that says which command it runs after a move.
+type restarting struct{ *directory.Target }
+
+var _ rotation.Restarter = restarting{}
+
+// RestartCommand implements [rotation.Restarter].
+func (r restarting) RestartCommand(credential string) []string { return r.Restart[credential].Argv }
+
+// readers are the placements of a credential in a directory. One that names no
+// service has a reader all the same, which needs every field.
+func readers(c config.Credential) []rotation.Placement {
+	places := placements(c)
+	f, ok := c.Settings.(interface{ Fields() []string })
+	if len(places) > 0 || !ok {
+		return places
+	}
+	all := rotation.Placement{Credential: c.Name, Path: map[string]string{}}
+	for _, field := range slices.Concat(f.Fields(), sortedKeys(c.Render)) {
+		all.Path["/"+field] = field
+	}
+	return []rotation.Placement{all}
+}
+
 func (a *app) wireSwarm(w *wiring) error {
 	docker, err := a.docker(w.cfg.Swarm.Host)
 	if err != nil {
-		return usagef("", "swarm %s: %w", w.cfg.Swarm.Host, err)
+		return usagef("write it as unix:///var/run/docker.sock", "swarm %s: %w", w.cfg.Swarm.Host, err)
 	}
 	w.closers = append(w.closers, docker.Close)
-	o := swarm.Options{Layouts: map[string]swarm.Layout{}, ProbeImage: a.probeImage(w.cfg), Logger: a.log}
+	image, err := probeImage(w.cfg, version())
+	if err != nil {
+		return err
+	}
+	o := swarm.Options{Layouts: map[string]swarm.Layout{}, ProbeImage: image, Logger: a.log}
 	for _, c := range w.cfg.Credentials {
 		l := swarm.Layout{Secrets: c.Secrets, Placements: placements(c)}
 		for _, ig := range c.Ignore {
@@ -220,13 +196,17 @@ func (a *app) wireSwarm(w *wiring) error {
 	return nil
 }
 
-// probeImage is the image of the probes: this release's, unless the
-// configuration names another.
-func (a *app) probeImage(cfg *config.Config) string {
+// probeImage is the image of the probes: the one that the configuration names,
+// or this release's. A build that was never released has none.
+func probeImage(cfg *config.Config, version string) (string, error) {
 	if cfg.Swarm.Image != "" {
-		return cfg.Swarm.Image
+		return cfg.Swarm.Image, nil
 	}
-	return "ghcr.io/keyturn/keyturn:" + Version
+	if !released.MatchString(version) {
+		return "", usagef("name one that holds this program: swarm.image, see docs/configuration.md",
+			"probes have no image: version %q is no release, and has none of its own", version)
+	}
+	return "ghcr.io/keyturn/keyturn:" + version, nil
 }
 
 func placements(c config.Credential) []rotation.Placement {

@@ -15,8 +15,11 @@ import (
 
 // A Section decodes and checks the part of the configuration that belongs to a
 // backend. Decode fills a struct with `yaml` tags and reports what is wrong by
-// itself. An error that has Key() string names a key below the section; one
-// that has Hint() string says what to write instead; [errors.Join] holds several.
+// itself: what is faulty stays as it was, and the rest is checked all the same.
+// It returns an error if there is nothing to check. An error that has Key()
+// string names a key below the section; one that has Hint() string says what to
+// write instead; [errors.Join] holds several. One of a key of which something
+// is wrong already is dropped.
 //
 // Settings that have Fields() []string or PublicFields() []string say which
 // fields a credential has, and which of them are no secret.
@@ -70,9 +73,11 @@ type Credential struct {
 // Stack says which stack the services belong to.
 type Stack struct {
 	Name   string `yaml:"name"`
-	File   string `yaml:"file"`
 	Deploy string `yaml:"deploy"`
 }
+
+// NotBuilt names keys of later releases.
+func (*Stack) NotBuilt() []string { return []string{"file"} }
 
 // A Service says what one service reads.
 type Service struct {

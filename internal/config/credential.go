@@ -68,6 +68,7 @@ func (p *parser) credential(cfg *Config, name, n *yaml.Node, key string) (Creden
 	p.services(cfg, &c, e, n, key, fields)
 	p.ignored(&c, n, key)
 	p.restart(cfg, e, n, key)
+	p.swarmOnly(cfg, n, key)
 	p.defaultBases(&c, n, key)
 	return c, true
 }
@@ -104,30 +105,30 @@ func (p *parser) split(n *yaml.Node, key string, c *Credential) (rest, section *
 	return rest, section
 }
 
-// section lets the backend decode its part.
+// section lets the backend decode its part, and check what could be decoded: a
+// fault of one key hides none of another.
 func (p *parser) section(c *Credential, n *yaml.Node, key string) {
 	key = join(key, c.Backend)
-	faulty := p.faults.below(key)
-	before := len(p.faults)
 	settings, err := p.backends[c.Backend](func(into any) error {
 		v := reflect.ValueOf(into).Elem()
 		p.decode(n, key, v)
 		if v.Kind() == reflect.Struct {
 			p.dwell("under "+c.Backend, v.Type())
 		}
-		if faulty || len(p.faults) > before {
+		if n.Kind != kindFor(v.Type()) {
 			return errDecoded
 		}
 		return nil
 	})
 	c.Settings = settings
-	if !faulty && len(p.faults) == before {
+	if !errors.Is(err, errDecoded) {
 		p.owned(n, key, err)
 	}
 }
 
-// errDecoded tells a backend that its section was faulty; the faults stand already.
-var errDecoded = errors.New("the section has faults")
+// errDecoded tells a backend that nothing of its section could be decoded; the
+// fault stands already.
+var errDecoded = errors.New("the section is no section")
 
 // owned places what a backend found wrong.
 func (p *parser) owned(n *yaml.Node, key string, err error) {
@@ -146,6 +147,9 @@ func (p *parser) owned(n *yaml.Node, key string, err error) {
 	}
 	if k, ok := err.(interface{ Key() string }); ok && k.Key() != "" {
 		n, key = at(n, strings.Split(k.Key(), ".")...), key+"."+k.Key()
+	}
+	if p.faults.touch(key) || p.meant[key] {
+		return // it follows from what stands
 	}
 	p.fault(n, key, hint, "%v", err)
 }

@@ -26,6 +26,7 @@ type decoder struct {
 	file   string
 	faults Faults
 	homes  []home
+	meant  map[string]bool // keys that one which is not known was likely meant to be
 }
 
 func (d *decoder) fault(n *yaml.Node, key, hint, format string, args ...any) {

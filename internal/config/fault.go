@@ -68,6 +68,12 @@ func (fs Faults) below(key string) bool {
 	})
 }
 
+// touch reports whether something is wrong with a key, below it, or with the
+// place of a value that it is a part of.
+func (fs Faults) touch(key string) bool {
+	return fs.below(key) || slices.ContainsFunc(fs, func(f *Fault) bool { return f.Key != "" && strings.HasPrefix(key, f.Key+".") })
+}
+
 // hide cuts the keys below a key off the faults that stand.
 func (fs Faults) hide(key string) {
 	for _, f := range fs {

@@ -26,7 +26,7 @@ func (*file) NotBuilt() []string { return []string{"swarms", "notify", "telemetr
 // value of the file, for each may be a secret in the wrong place. Name stands
 // in front of the places in it.
 func Parse(name string, b []byte, backends map[string]Section) (*Config, error) {
-	d := &decoder{file: name}
+	d := &decoder{file: name, meant: map[string]bool{}}
 	doc := d.document(b)
 	if doc == nil {
 		return nil, d.faults.sorted()

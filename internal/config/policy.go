@@ -113,6 +113,28 @@ func (p *parser) stack(c *Credential, n *yaml.Node, key string) {
 	c.Stack.Deploy = p.oneOf(at(n, "stack"), key+".stack", "deploy", c.Stack.Deploy, "manual")
 }
 
+// swarmOnly refuses what a directory has no use for: it would be read by nobody.
+func (p *parser) swarmOnly(cfg *Config, n *yaml.Node, key string) {
+	if cfg.Directory == nil || cfg.Swarm != nil {
+		return
+	}
+	for _, name := range []string{"stack", "secrets", "ignore"} {
+		if child(n, name) != nil && !p.faults.below(join(key, name)) {
+			p.fault(at(n, name), join(key, name), "leave it out", "it is of a Swarm, and the target is a directory")
+		}
+	}
+	rollout := child(n, "rollout")
+	if rollout == nil {
+		return
+	}
+	for name := range pairs(rollout) {
+		here := join(key+".rollout", name.Value)
+		if name.Value != "health-timeout" && !p.faults.below(here) {
+			p.fault(name, here, "leave it out", "it is of a Swarm, and a directory moves at once")
+		}
+	}
+}
+
 // restart checks the command that runs after a move.
 func (p *parser) restart(cfg *Config, e entry, n *yaml.Node, key string) {
 	here := at(n, "restart")

@@ -34,6 +34,9 @@ func (d *decoder) unknown(name, value *yaml.Node, key string, known []string) {
 		return
 	}
 	here := join(key, name.Value)
+	if near := nearest(name.Value, known); near != "" {
+		d.meant[join(key, near)] = true
+	}
 	d.faults.hide(here)
 	d.fault(name, here, d.suggest(name.Value, known), "unknown key %q", name.Value)
 }

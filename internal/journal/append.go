@@ -14,13 +14,21 @@ import (
 // followed by fsync(2). If it fails it has taken back what it wrote, unless the
 // error says otherwise. A context that ends stops it before the write, never in
 // it.
-func (j *File) Append(ctx context.Context, after Head, entries ...Entry) (sealed []Entry, err error) {
+func (j *File) Append(ctx context.Context, after Head, entries ...Entry) ([]Entry, error) {
+	sealed, err := j.put(ctx, after, entries...)
+	if err != nil {
+		return nil, fmt.Errorf("appending to journal %q: %w", j.path, err)
+	}
+	return sealed, nil
+}
+
+func (j *File) put(ctx context.Context, after Head, entries ...Entry) (sealed []Entry, err error) {
 	err = j.locked(ctx, unix.LOCK_EX, func(f *os.File) error {
 		sealed, err = j.append(ctx, f, after.norm(), entries)
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("appending to journal %q: %w", j.path, err)
+		return nil, err
 	}
 	return sealed, nil
 }

@@ -1,6 +1,12 @@
 package journal
 
-import "fmt"
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+
+	"golang.org/x/sys/unix"
+)
 
 // A Kind says in which way a journal is broken.
 type Kind string
@@ -61,3 +67,20 @@ func (h *hinted) Unwrap() error { return h.err }
 
 // Hint says what the user can do.
 func (h *hinted) Hint() string { return h.hint }
+
+// A PlaceError is the error of a path where no journal can be kept: a mistake
+// in the configuration, not in the journal.
+type PlaceError struct{ hinted }
+
+// placed makes a PlaceError of what the file system refuses.
+func placed(err error) error {
+	if _, ok := errors.AsType[*PlaceError](err); ok {
+		return err
+	}
+	for _, refusal := range []error{fs.ErrPermission, unix.EROFS, unix.ENOTDIR, unix.ENAMETOOLONG, unix.ELOOP} {
+		if errors.Is(err, refusal) {
+			return &PlaceError{hinted{err, "name a file that this user may make, read and write: journal: file:/var/lib/keyturn/journal.jsonl"}}
+		}
+	}
+	return err
+}

@@ -53,12 +53,13 @@ type File struct {
 var _ Home = (*File)(nil)
 
 // Open returns the journal in a file, after verifying it from the first entry
-// to the last: the error of a broken chain is a [*Fault]. A file that is not
-// there is [fs.ErrNotExist] unless the options create it.
+// to the last: the error of a broken chain is a [*Fault], that of a path where
+// no journal can be kept a [*PlaceError]. A file that is not there is
+// [fs.ErrNotExist] unless the options create it.
 func Open(path string, o Options) (*File, error) {
 	j, err := open(path, o)
 	if err != nil {
-		return nil, fmt.Errorf("opening journal %q: %w", path, err)
+		return nil, fmt.Errorf("opening journal %q: %w", path, placed(err))
 	}
 	return j, nil
 }
@@ -91,7 +92,7 @@ func open(path string, o Options) (*File, error) {
 	if o.Create {
 		return j, j.begin(context.Background(), o.Genesis)
 	}
-	_, err = j.Head(context.Background())
+	_, err = j.head(context.Background())
 	return j, err
 }
 
@@ -123,18 +124,18 @@ func (j *File) check() error {
 	case err != nil:
 		return err
 	case !info.Mode().IsRegular():
-		return &hinted{fmt.Errorf("it is not a regular file (%v)", info.Mode().Type()),
-			"name the file itself, such as /var/lib/keyturn/journal.jsonl"}
+		return &PlaceError{hinted{fmt.Errorf("it is not a regular file (%v)", info.Mode().Type()),
+			"name the file itself, such as /var/lib/keyturn/journal.jsonl"}}
 	case info.Mode().Perm()&0o022 != 0:
-		return &hinted{fmt.Errorf("others may write it (mode %04o)", info.Mode().Perm()),
-			fmt.Sprintf("see who changed it, then: chmod 600 %s", j.path)}
+		return &PlaceError{hinted{fmt.Errorf("others may write it (mode %04o)", info.Mode().Perm()),
+			fmt.Sprintf("see who changed it, then: chmod 600 %s", j.path)}}
 	}
 	return nil
 }
 
 // begin puts the first entry into an empty journal.
 func (j *File) begin(ctx context.Context, genesis func() Entry) error {
-	head, err := j.Head(ctx)
+	head, err := j.head(ctx)
 	if err != nil || head.Seq > 0 {
 		return err
 	}
@@ -142,9 +143,9 @@ func (j *File) begin(ctx context.Context, genesis func() Entry) error {
 	if genesis != nil {
 		first = genesis()
 	}
-	_, err = j.Append(ctx, head, first)
+	_, err = j.put(ctx, head, first)
 	if errors.Is(err, ErrConflict) { // another process has begun it
-		_, err = j.Head(ctx)
+		_, err = j.head(ctx)
 	}
 	return err
 }
@@ -169,7 +170,15 @@ func (j *File) Since(ctx context.Context, after Head) (entries []Entry, err erro
 }
 
 // Head returns the head of the chain, and verifies what is new.
-func (j *File) Head(ctx context.Context) (head Head, err error) {
+func (j *File) Head(ctx context.Context) (Head, error) {
+	head, err := j.head(ctx)
+	if err != nil {
+		return Head{}, fmt.Errorf("reading journal %q: %w", j.path, err)
+	}
+	return head, nil
+}
+
+func (j *File) head(ctx context.Context) (head Head, err error) {
 	err = j.locked(ctx, unix.LOCK_SH, func(f *os.File) error {
 		s, err := j.load(f, j.known)
 		if err == nil {
@@ -177,10 +186,7 @@ func (j *File) Head(ctx context.Context) (head Head, err error) {
 		}
 		return err
 	})
-	if err != nil {
-		return Head{}, fmt.Errorf("reading journal %q: %w", j.path, err)
-	}
-	return head, nil
+	return head, err
 }
 
 // locked calls do with the file open and locked.

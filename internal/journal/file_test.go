@@ -75,20 +75,41 @@ func TestOpenRefuses(t *testing.T) {
 	}
 	file := filepath.Join(dir, "file")
 	put(t, file, nil)
-	for name, c := range map[string]struct{ path, want string }{
-		"a directory":          {dir, "not a regular file"},
-		"writable by others":   {open, "others may write"},
-		"below a file":         {filepath.Join(file, "journal"), "not a directory"},
-		"an empty path":        {"", "empty"},
-		"a loop of links":      {loop(t, dir), "many"},
-		"no name at a journal": {"/dev/null", "not a regular file"},
+	for name, c := range map[string]struct {
+		path, want string
+		place      bool // it is the path that is wrong
+	}{
+		"a directory":          {dir, "not a regular file", true},
+		"writable by others":   {open, "others may write", true},
+		"below a file":         {filepath.Join(file, "journal"), "not a directory", true},
+		"where nobody may":     {"/sys/keyturn/journal", "keyturn", true},
+		"an empty path":        {"", "empty", false},
+		"a loop of links":      {loop(t, dir), "many", false},
+		"no name at a journal": {"/dev/null", "not a regular file", true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := journal.Open(c.path, journal.Options{Create: true})
-			if err == nil || !strings.Contains(err.Error(), c.want) {
-				t.Errorf("Open(%q) = %v, want an error with %q", c.path, err, c.want)
+			if err == nil || !strings.Contains(err.Error(), c.want) || strings.Count(err.Error(), "journal \"") > 1 {
+				t.Fatalf("Open(%q) = %v, want an error with %q that names the journal once", c.path, err, c.want)
+			}
+			if _, ok := errors.AsType[*journal.PlaceError](err); ok != c.place {
+				t.Errorf("Open(%q) = %v: PlaceError %v, want %v", c.path, err, ok, c.place)
+			}
+			if c.place {
+				wantHint(t, err)
 			}
 		})
+	}
+}
+
+// An error of the journal's content names the file once, too.
+func TestOpenNamesTheJournalOnce(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "journal.jsonl")
+	put(t, path, []byte("hello\nworld\n"))
+	for _, o := range []journal.Options{{}, {Create: true}} {
+		if _, err := journal.Open(path, o); err == nil || strings.Count(err.Error(), path) != 1 {
+			t.Errorf("Open(%+v) = %v, want an error that names the journal once", o, err)
+		}
 	}
 }
 

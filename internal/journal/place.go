@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // resolve returns the absolute path of what path names, with every symbolic
@@ -42,7 +44,7 @@ func resolveLinks(path string, links int) (string, error) {
 }
 
 const hintCheckout = "a journal must outlive the job and be out of reach of what it checks out: name a path outside, " +
-	"such as file:/var/lib/keyturn on a runner of your own"
+	"such as file:/var/lib/keyturn/journal.jsonl on a runner of your own"
 
 // refuseCheckout refuses a resolved path inside a checkout: the workspace of
 // the job, or any Git work tree. The next checkout would clean it away, and a
@@ -54,12 +56,12 @@ func refuseCheckout(path, workspace string) error {
 			return fmt.Errorf("resolving the workspace %q: %w", workspace, err)
 		}
 		if within(path, root) {
-			return &hinted{fmt.Errorf("journal %q is inside the workspace %q of the job", path, root), hintCheckout}
+			return &PlaceError{hinted{fmt.Errorf("it is inside the workspace %q of the job", root), hintCheckout}}
 		}
 	}
 	for dir := filepath.Dir(path); ; dir = filepath.Dir(dir) {
 		if _, err := os.Lstat(filepath.Join(dir, ".git")); err == nil {
-			return &hinted{fmt.Errorf("journal %q is inside the checkout %q", path, dir), hintCheckout}
+			return &PlaceError{hinted{fmt.Errorf("it is inside the checkout %q", dir), hintCheckout}}
 		}
 		if dir == filepath.Dir(dir) {
 			return nil
@@ -77,7 +79,7 @@ func within(path, root string) bool {
 func makeDir(dir string) error {
 	if info, err := os.Stat(dir); err == nil {
 		if !info.IsDir() {
-			return fmt.Errorf("%q is not a directory", dir)
+			return fmt.Errorf("%q: %w", dir, unix.ENOTDIR)
 		}
 		return nil
 	}

@@ -28,12 +28,12 @@ func (j *File) Enter(runID string) (release func() error, err error) {
 		return nil, err
 	}
 	if err := makeDir(filepath.Dir(path)); err != nil {
-		return nil, fmt.Errorf("entering run %q: %w", runID, err)
+		return nil, fmt.Errorf("entering run %q: %w", runID, placed(err))
 	}
 	j.sweepRuns(filepath.Dir(path))
 	f, err := takeRun(path)
 	if err != nil {
-		return nil, fmt.Errorf("entering run %q: %w", runID, err)
+		return nil, fmt.Errorf("entering run %q: %w", runID, placed(err))
 	}
 	return sync.OnceValue(func() error {
 		// Removed before it is unlocked: nobody sees a free file of a run that

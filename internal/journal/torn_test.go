@@ -134,3 +134,47 @@ func TestDecodeTorn(t *testing.T) {
 		t.Errorf("Decode = %q, want it to name line and entry", err)
 	}
 }
+
+// TestAudit counts what is whole and says what a crash left behind it; a file
+// without even a first entry is no journal that was begun.
+func TestAudit(t *testing.T) {
+	whole := create(t)
+	fill(t, whole, 2)
+	text := bytesOf(t, whole.Path())
+	for name, c := range map[string]struct {
+		text       []byte
+		entries    int
+		unfinished string
+	}{
+		"whole":                 {text, 3, ""},
+		"without a newline":     {text[:len(text)-1], 3, ""},
+		"torn":                  {append(bytes.Clone(text), `{"seq":`...), 3, "7 bytes after it are no entry: the last line is not finished"},
+		"zeros behind it":       {append(bytes.Clone(text), make([]byte, 100)...), 3, "100 bytes after it"},
+		"empty":                 {nil, 0, ""},
+		"nothing but zeros":     {make([]byte, 4096), 0, ""},
+		"torn in its beginning": {text[:50], 0, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "journal.jsonl")
+			put(t, path, c.text)
+			j, err := journal.Open(path, journal.Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			a, err := j.Audit(t.Context())
+			if c.entries == 0 {
+				if f := faultOf(t, err); f.Kind != journal.Truncated || f.Line != 1 {
+					t.Errorf("Audit = %v, want a fault of kind truncated on line 1", err)
+				}
+				return
+			}
+			if err != nil || a.Entries != c.entries || a.Head.Seq != int64(c.entries) ||
+				!strings.HasPrefix(a.Unfinished, c.unfinished) || c.unfinished == "" && a.Unfinished != "" {
+				t.Errorf("Audit = %+v, %v, want %d entries and %q", a, err, c.entries, c.unfinished)
+			}
+			if !bytes.Equal(bytesOf(t, path), c.text) {
+				t.Error("Audit changed the file")
+			}
+		})
+	}
+}
