@@ -125,7 +125,7 @@ hint: look at the probe endpoints and at what the services mount, then run it ag
 `},
 		{"not adopted", nil, nil, []string{"validate"}, 3, `
 keyturn: validate of "NAME": no rotation is open
-hint: keyturn prepare NAME
+hint: take over what services use: keyturn adopt NAME; or, if there is nothing yet: keyturn prepare NAME
 `},
 	}
 	afterAdoption = []badCase{

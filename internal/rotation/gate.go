@@ -93,15 +93,22 @@ func (s *session) whole() error {
 // order says whether the phase's turn has come for a credential.
 func (s *session) order(c Credential) error {
 	if c.Open == nil {
+		hint := "keyturn prepare " + c.Name
+		switch {
+		case len(c.Versions) == 0:
+			hint = "take over what services use: keyturn adopt " + c.Name + "; or, if there is nothing yet: keyturn prepare " + c.Name
+		case s.phase == Rollback:
+			hint = "the way is forward: keyturn rotate " + c.Name
+		}
 		switch s.phase {
 		case Validate, Cutover:
-			return Errorf(Refused, "keyturn prepare "+c.Name, "%s of %q: no rotation is open", s.phase, c.Name)
+			return Errorf(Refused, hint, "%s of %q: no rotation is open", s.phase, c.Name)
 		case Rollback:
 			why := "no rotation is open"
 			if _, ok := c.In(Retired); ok {
 				why += ", the version before is retired"
 			}
-			return Errorf(Refused, "the way is forward: keyturn rotate "+c.Name, "rolling back %q: %s", c.Name, why)
+			return Errorf(Refused, hint, "rolling back %q: %s", c.Name, why)
 		}
 		return nil
 	}
