@@ -109,16 +109,15 @@ func (t *Target) known(c rotation.Credential) func(*swarm.SecretReference) bool 
 // by, and the end of the old version would hit them. A service that runs no
 // task now counts as well.
 func (t *Target) declared(ctx context.Context, credential string, ours func(*swarm.SecretReference) bool) error {
-	uses, err := t.uses(ctx, ours)
+	uses, err := t.uses(ctx, credential, ours)
 	if err != nil {
 		return err
 	}
-	l := t.Layouts[credential]
 	var strangers []string
 	for _, u := range uses {
 		name := u.service.Spec.Name
-		known := slices.ContainsFunc(l.Placements, func(p rotation.Placement) bool { return p.Service == name }) ||
-			slices.ContainsFunc(l.Ignore, func(i Ignored) bool { return i.Service == name && i.Reason != "" })
+		known := t.ignored(credential, name) ||
+			slices.ContainsFunc(t.Layouts[credential].Placements, func(p rotation.Placement) bool { return p.Service == name })
 		if known || u.Kind == useTask || slices.ContainsFunc(strangers, func(s string) bool { return strings.HasPrefix(s, fmt.Sprintf("%q", name)) }) {
 			continue
 		}

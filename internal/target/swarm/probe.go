@@ -132,7 +132,7 @@ func (t *Target) job(ctx context.Context, v rotation.Version, from rotation.Plac
 		}
 	}
 	deadline, _ := ctx.Deadline()
-	l := labels(ctx, v)
+	l := labels(v, rotation.RotationID(ctx))
 	l[labelProbe] = deadline.Add(probeGrace).UTC().Format(time.RFC3339)
 	one := uint64(1)
 	was := place.Spec.TaskTemplate

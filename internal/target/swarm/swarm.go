@@ -45,16 +45,6 @@ var (
 	_ rotation.Preflighter = (*Target)(nil)
 )
 
-// The labels of what we make. They are a copy of what the journal knows.
-const (
-	labelCredential = "keyturn.credential"
-	labelVersion    = "keyturn.version"
-	labelRotation   = "keyturn.rotation"
-	labelProbe      = "keyturn.probe"   // the time after which a probe is dead, RFC 3339
-	labelRetired    = "keyturn.retired" // on services: what moved their previous spec on
-	labelHolder     = "keyturn.holder"  // of a lease, as JSON
-)
-
 // Options says what a [Target] works on.
 type Options struct {
 	// Layouts says, by credential, where its fields stand and who reads them.
