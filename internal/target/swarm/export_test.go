@@ -27,7 +27,7 @@ func Before(spec json.RawMessage, p rotation.Placement) (json.RawMessage, error)
 	if err := json.Unmarshal(spec, &typed); err != nil {
 		return nil, err
 	}
-	b := before{ID: "svc", Env: map[string]string{}, Update: typed.UpdateConfig}
+	b := before{ID: "svc", Env: map[string]string{}}
 	b.note(viewOf(typed), p)
 	return json.Marshal(b)
 }

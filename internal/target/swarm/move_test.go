@@ -58,7 +58,6 @@ func TestMoveSwitch(t *testing.T) {
 
 	s.must(errOf(s.target.Move(s.ctx(), s.shift(v1, nil, before, v1, v2))))
 	back := s.service(s.placement.Service).Spec
-	back.Labels = was.Labels
 	if diff := cmp.Diff(was, back); diff != "" {
 		t.Errorf("the spec after moving back (-before +after):\n%s", diff)
 	}
@@ -94,7 +93,6 @@ func TestMoveDual(t *testing.T) {
 	}
 	s.must(errOf(s.target.Move(s.ctx(), s.shift(v1, nil, before, v1, v2))))
 	back := s.service(s.placement.Service).Spec
-	back.Labels = was.Labels
 	if diff := cmp.Diff(was, back); diff != "" {
 		t.Errorf("the spec after moving back (-before +after):\n%s", diff)
 	}
@@ -124,7 +122,6 @@ func TestMoveUnhealthy(t *testing.T) {
 				t.Errorf("moving back took %s", took)
 			}
 			now := s.service(s.placement.Service).Spec
-			now.Labels = was.Labels
 			if diff := cmp.Diff(was, now); diff != "" {
 				t.Errorf("the spec after moving back (-before +after):\n%s", diff)
 			}
@@ -276,37 +273,5 @@ func TestMoveWithoutTasks(t *testing.T) {
 	_, err = s.target.Move(s.ctx(), s.shift(v1, nil, before, v1, v2))
 	if rotation.ClassOf(err) != rotation.Unknown || errors.Is(err, rotation.ErrUnhealthy) {
 		t.Errorf("Move with no node that fits = %v, want class Unknown", err)
-	}
-}
-
-// A job and a global service.
-func TestMoveModes(t *testing.T) {
-	for name, mode := range map[string]option{
-		"job": func(s *engineapi.ServiceSpec) {
-			one := uint64(1)
-			s.Mode = engineapi.ServiceMode{ReplicatedJob: &engineapi.ReplicatedJob{MaxConcurrent: &one, TotalCompletions: &one}}
-			s.TaskTemplate.RestartPolicy = &engineapi.RestartPolicy{Condition: engineapi.RestartPolicyConditionNone}
-			s.TaskTemplate.ContainerSpec.Args = []string{"once"}
-			s.UpdateConfig = nil
-		},
-		"global": func(s *engineapi.ServiceSpec) {
-			s.Mode = engineapi.ServiceMode{Global: &engineapi.GlobalService{}}
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			s := newStage(t)
-			v1, v2 := s.put(1, "one"), s.put(2, "two")
-			_, err := s.client.ServiceCreate(s.Context(), s.spec(s.placement.Service, v1, mode), engineapi.ServiceCreateOptions{})
-			s.must(err)
-			s.eventually(func() bool {
-				tasks := s.tasks(s.placement.Service)
-				return len(tasks) == 1 && (tasks[0].Status.State == engineapi.TaskStateRunning || tasks[0].Status.State == engineapi.TaskStateComplete)
-			})
-			report, err := s.target.Move(s.ctx(), s.shift(v2, nil, s.snapshot(), v1, v2))
-			s.must(err)
-			if r := report.Services[0]; !r.Updated || r.Tasks != 1 || r.Restarts != 1 {
-				t.Errorf("report = %+v, want one task replaced", r)
-			}
-		})
 	}
 }
