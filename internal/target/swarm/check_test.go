@@ -179,6 +179,16 @@ func TestAdopt(t *testing.T) {
 	if strings.Contains(err.Error(), "user_2") {
 		t.Errorf("the error repeats what stands in the variable: %v", err)
 	}
+	s.update(s.placement.Service, func(spec *engineapi.ServiceSpec) {
+		spec.TaskTemplate.ContainerSpec.Env = append(spec.TaskTemplate.ContainerSpec.Env, "TOKEN=/canary-value")
+	})
+	s.placement.File = map[string]string{"TOKEN": "password"}
+	s.retarget()
+	_, err = s.target.Adopt(s.ctx(), s.credential)
+	s.refusal("a value that looks like a path", err, rotation.Invalid, `variable "TOKEN"`, "no secret is mounted at the path that it holds", "/run/secrets/pw")
+	if strings.Contains(err.Error(), "canary") {
+		t.Errorf("the error repeats what stands in the variable: %v", err)
+	}
 	s.placement.File, s.placement.Path = nil, map[string]string{"/run/secrets/nothing": "password"}
 	s.retarget()
 	_, err = s.target.Adopt(s.ctx(), s.credential)
