@@ -111,7 +111,7 @@ keyturn: adopting "NAME": service "NAME_app": it has no variable "PGPASSFILE"
 hint: is the variable's name right? A fixed path is declared under path:
 `},
 		{"no secret behind the variable", edit("{POSTGRES_PASSWORD_FILE: password}", "{LOAD_DIR: password}"), edit("{LOAD_DIR: password}", "{POSTGRES_PASSWORD_FILE: password}"), []string{"adopt"}, 2, `
-keyturn: adopting "NAME": service "NAME_app": variable "LOAD_DIR": no secret is mounted at "/load"; secrets are at ["/run/secrets/db_password"]
+keyturn: adopting "NAME": service "NAME_app": variable "LOAD_DIR": no secret is mounted at the path that it holds; secrets are at ["/run/secrets/db_password"]
 hint: a file in the image, a bind mount or a config cannot be rotated: mount a secret there first
 `},
 		{"undeclared user", copyOf("nightly", replicas(0)), without("nightly"), []string{"adopt"}, 3, `
@@ -159,8 +159,8 @@ keyturn: cutover of "NAME": no rotation is open
 hint: keyturn prepare NAME
 `},
 		{"port of the host", withChange(hostPort), withChange(noPort), []string{"prepare"}, 3, `
-  NAME v2 prepare  preflight  failed: checking the services of "NAME": service "NAME_app" cannot start a second task first: it publishes a port of the host, and every node that it may run on has one already
-keyturn: preparing "NAME": preflight: checking the services of "NAME": service "NAME_app" cannot start a second task first: it publishes a port of the host, and every node that it may run on has one already
+  NAME v2 prepare  preflight  failed: checking the services of "NAME": service "NAME_app" cannot start a second task first: it publishes port 45872/tcp of the host, which is taken on the nodes that it may run on
+keyturn: preparing "NAME": preflight: checking the services of "NAME": service "NAME_app" cannot start a second task first: it publishes port 45872/tcp of the host, which is taken on the nodes that it may run on
 hint: set order: stop-first in its rollout: each task is then gone for a moment
 `},
 	}
