@@ -24,7 +24,7 @@ type sight struct {
 // shifts say, and no other is left.
 func (m *move) converge(ctx context.Context) error {
 	w := &watcher{move: m, starting: map[string]time.Time{}, firstSeen: map[string]time.Time{}}
-	poll, reapplied := m.Poll, 0
+	pace, reapplied := m.pace(), 0
 	last, lastErr := sight{missing: "nothing seen yet"}, error(nil)
 	for {
 		seen, changed, err := w.look(ctx)
@@ -52,16 +52,12 @@ func (m *move) converge(ctx context.Context) error {
 			last, lastErr = seen, nil
 		}
 		if changed {
-			poll = m.Poll
+			pace.changed()
 			m.Logger.Debug("watching a service", "service", m.service, "waits for", seen.missing)
 		}
-		select {
-		case <-ctx.Done():
+		pace.wait(ctx, m.wake)
+		if ctx.Err() != nil {
 			return m.outOfTime(ctx, last, lastErr)
-		case <-m.wake:
-			poll = m.Poll
-		case <-time.After(poll):
-			poll = min(poll*3/2, 5*m.Poll)
 		}
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"slices"
 	"strconv"
@@ -14,7 +13,6 @@ import (
 	"time"
 
 	engineapi "github.com/docker/docker/api/types/swarm"
-	"github.com/docker/docker/client"
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/keyturn/keyturn/internal/rotation"
@@ -154,14 +152,15 @@ func TestMoveBesideRelease(t *testing.T) {
 	s.serve(v1)
 	before := s.snapshot()
 	releases := 0
-	s.target = swarm.New(s.interposed(func() {
-		if releases < 3 {
+	s.target = swarm.New(s.through(func(r *http.Request, next http.RoundTripper) (*http.Response, error) {
+		if strings.HasSuffix(r.URL.Path, "/update") && releases < 3 {
 			releases++
 			s.update(s.placement.Service, func(spec *engineapi.ServiceSpec) {
 				spec.Labels["release"] = strconv.Itoa(releases)
 				spec.TaskTemplate.ContainerSpec.Image = imageOther
 			})
 		}
+		return next.RoundTrip(r)
 	}), swarm.Options{Layouts: map[string]swarm.Layout{s.credential: s.layout}})
 	s.must(errOf(s.target.Move(s.ctx(), s.shift(v2, nil, before, v1, v2))))
 	if releases != 3 {
@@ -180,33 +179,6 @@ func TestMoveBesideRelease(t *testing.T) {
 	check(2)
 	s.must(errOf(s.target.Move(s.ctx(), s.shift(v1, nil, before, v1, v2))))
 	check(1)
-}
-
-// interposed returns a client that calls first before it sends an update of a service.
-func (s *stage) interposed(first func()) *client.Client {
-	s.Helper()
-	socket := strings.TrimPrefix(s.client.DaemonHost(), "unix://")
-	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
-	}}
-	c, err := client.NewClientWithOpts(client.WithHost(s.client.DaemonHost()), client.WithAPIVersionNegotiation(),
-		client.WithHTTPClient(&http.Client{Transport: before{transport, first}}))
-	s.must(err)
-	s.Cleanup(func() { _ = c.Close(); transport.CloseIdleConnections() })
-	return c
-}
-
-// before is a transport that does something before an update of a service.
-type before struct {
-	http.RoundTripper
-	first func()
-}
-
-func (b before) RoundTrip(r *http.Request) (*http.Response, error) {
-	if strings.Contains(r.URL.Path, "/services/") && strings.HasSuffix(r.URL.Path, "/update") {
-		b.first()
-	}
-	return b.RoundTripper.RoundTrip(r)
 }
 
 // A deployment that strips our fields in the middle is noticed. Hard problem 48.
