@@ -236,13 +236,20 @@ func (s *stage) tasks(name string) []engineapi.Task {
 	return tasks
 }
 
-// update changes the spec of a service as somebody else would.
+// update changes the spec of a service as somebody else would: again, if anybody
+// else was faster.
 func (s *stage) update(name string, change option) {
 	s.Helper()
-	now := s.service(name)
-	change(&now.Spec)
-	_, err := s.client.ServiceUpdate(s.Context(), now.ID, now.Version, now.Spec, engineapi.ServiceUpdateOptions{})
-	s.must(err)
+	for {
+		now := s.service(name)
+		change(&now.Spec)
+		_, err := s.client.ServiceUpdate(s.Context(), now.ID, now.Version, now.Spec, engineapi.ServiceUpdateOptions{})
+		if err != nil && strings.Contains(err.Error(), "update out of sequence") {
+			continue
+		}
+		s.must(err)
+		return
+	}
 }
 
 // shift is what the engine of a rotation asks for.
