@@ -122,7 +122,7 @@ func TestPreflightPlace(t *testing.T) {
 		}
 		warnings, err := s.target.Warnings(s.ctx(), s.credential)
 		s.must(err)
-		if len(warnings) != 3 || !strings.Contains(warnings[0], "HEALTHCHECK") || !strings.Contains(warnings[1], "each of its 1 tasks is gone for a moment") || !strings.Contains(warnings[2], "rollback") {
+		if len(warnings) != 3 || !strings.Contains(warnings[0], "HEALTHCHECK") || !strings.Contains(warnings[1], "its one task is gone for a moment") || !strings.Contains(warnings[2], "rollback") {
 			t.Errorf("warnings = %q, want no health check, the gap of stop-first, and failure_action", warnings)
 		}
 		now := s.service(s.placement.Service)

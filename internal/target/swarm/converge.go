@@ -73,7 +73,7 @@ func (m *move) outOfTime(ctx context.Context, last sight, err error) error {
 		return rotation.Classify(rotation.Unknown, "what was begun goes on; run this again", fmt.Errorf("watching: %s: %w", why, ctx.Err()))
 	}
 	return rotation.Errorf(rotation.Unknown, "look at: docker service ps --no-trunc "+m.service+"; when it is well again, run this again",
-		"not converged after %s: %s", m.limit, why)
+		"not converged after %s: %s", m.Now().Sub(m.since).Round(time.Second), why)
 }
 
 // unhealthy is the error of a task that failed. It says something against what

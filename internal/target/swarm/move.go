@@ -91,7 +91,7 @@ type move struct {
 	wake    <-chan struct{}
 
 	report   rotation.ServiceReport
-	limit    time.Duration
+	since    time.Time
 	baseline map[string]bool // ids of the tasks before the first update
 	release  string          // what was shipped then, apart from our fields
 	ours     bool            // the tasks are replaced by us, now or in a run that was cut off
@@ -101,15 +101,14 @@ func (m *move) rollout() rotation.Rollout { return m.shifts[0].Placement.Rollout
 
 func (m *move) run(ctx context.Context) error {
 	m.report.Service = m.service
-	m.limit = cmp.Or(m.rollout().Timeout, defaultTimeout)
-	ctx, cancel := context.WithTimeout(ctx, m.limit)
+	m.since = m.Now()
+	ctx, cancel := context.WithTimeout(ctx, cmp.Or(m.rollout().Timeout, defaultTimeout))
 	defer cancel()
-	begun := m.Now()
 	if err := m.begin(ctx); err != nil {
 		return err
 	}
 	err := m.converge(ctx)
-	m.report.Millis = m.Now().Sub(begun).Milliseconds()
+	m.report.Millis = m.Now().Sub(m.since).Milliseconds()
 	if err != nil {
 		if errors.Is(err, rotation.ErrUnhealthy) {
 			m.report.Unhealthy = err.Error()

@@ -246,4 +246,11 @@ func TestMoveWithoutTasks(t *testing.T) {
 	if rotation.ClassOf(err) != rotation.Unknown || errors.Is(err, rotation.ErrUnhealthy) {
 		t.Errorf("Move with no node that fits = %v, want class Unknown", err)
 	}
+	s.placement.Rollout.Timeout = 0
+	ctx, cancel := context.WithTimeout(s.ctx(), 2*time.Second)
+	defer cancel()
+	_, err = s.target.Move(ctx, s.shift(v1, nil, before, v1, v2))
+	if err == nil || !strings.Contains(err.Error(), "not converged after 2s") {
+		t.Errorf("Move without a timeout of its own = %v, want how long it was tried", err)
+	}
 }

@@ -26,8 +26,12 @@ func (t *Target) Warnings(ctx context.Context, credential string) ([]string, err
 		case !t.engine.hasHealthcheck(ctx, s.Spec):
 			warnings = append(warnings, fmt.Sprintf("service %q has no HEALTHCHECK that this manager knows of: a task counts as healthy when it ran for %s", p.Service, p.Rollout.Monitor))
 		}
-		if n, err := t.desired(ctx, s); err == nil && n > 0 && p.Rollout.Order == swarm.UpdateOrderStopFirst {
-			warnings = append(warnings, fmt.Sprintf("service %q is moved stop-first: each of its %d tasks is gone for a moment, until the one after it runs", p.Service, n))
+		if p.Rollout.Order == swarm.UpdateOrderStopFirst {
+			gap, err := t.gap(ctx, s)
+			if err != nil {
+				return nil, err
+			}
+			warnings = append(warnings, gap...)
 		}
 		if s.Spec.UpdateConfig != nil && s.Spec.UpdateConfig.FailureAction == swarm.UpdateFailureActionRollback {
 			warnings = append(warnings, fmt.Sprintf("service %q has failure_action: rollback; during a move it is pause, and set back at the end", p.Service))
@@ -41,6 +45,18 @@ func (t *Target) Warnings(ctx context.Context, credential string) ([]string, err
 		}
 	}
 	return warnings, nil
+}
+
+// gap says what stop-first means for a service.
+func (t *Target) gap(ctx context.Context, s service) ([]string, error) {
+	n, err := t.desired(ctx, s)
+	switch {
+	case err != nil || n == 0:
+		return nil, err
+	case n == 1:
+		return []string{fmt.Sprintf("service %q is moved stop-first: its one task is gone for a moment, until the one after it runs", s.Spec.Name)}, nil
+	}
+	return []string{fmt.Sprintf("service %q is moved stop-first: each of its %d tasks is gone for a moment, until the one after it runs", s.Spec.Name, n)}, nil
 }
 
 // returned tells of secrets of versions that are over: the deployment of an old
