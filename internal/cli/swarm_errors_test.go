@@ -65,12 +65,20 @@ func hostPort(s *swarm.ServiceSpec) {
 	s.EndpointSpec = &swarm.EndpointSpec{Ports: []swarm.PortConfig{{Protocol: "tcp", TargetPort: 80, PublishedPort: 45872, PublishMode: swarm.PortConfigPublishModeHost}}}
 }
 
-// withChange updates the service and waits until it runs again.
+// withChange updates the service and waits until Swarm is done with it, which
+// has not begun with it when the update returns.
 func withChange(option stackOption) func(k *stack) {
 	return func(k *stack) {
 		k.t.Helper()
 		k.change(option)
-		k.steady()
+		for range 240 {
+			if u := k.inspect().UpdateStatus; u != nil && u.State == swarm.UpdateStateCompleted {
+				k.steady()
+				return
+			}
+			time.Sleep(250 * time.Millisecond)
+		}
+		k.t.Fatalf("the update of %s does not end", k.name)
 	}
 }
 
@@ -174,22 +182,9 @@ func TestSwarmErrors(t *testing.T) {
 	k.bad(beforeAdoption)
 	k.ok("adopt", k.name)
 	k.bad(afterAdoption)
-	k.quiet()
 	k.ok("rotate", "--wait", k.name) // nothing was spoilt
 	k.done(2)
 	k.noneFailed()
-}
-
-// quiet waits until Swarm has ended the last of the test's own updates.
-func (k *stack) quiet() {
-	k.t.Helper()
-	for range 120 {
-		if u := k.inspect().UpdateStatus; u == nil || u.State != swarm.UpdateStateUpdating {
-			return
-		}
-		time.Sleep(500 * time.Millisecond)
-	}
-	k.t.Fatalf("the update of %s does not end", k.name)
 }
 
 func (k *stack) bad(cases []badCase) {

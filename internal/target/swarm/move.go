@@ -16,10 +16,11 @@ import (
 // defaultTimeout bounds the move of a service that has no timeout of its own.
 const defaultTimeout = 10 * time.Minute
 
-// Move implements [rotation.Target]. Services are moved one after the other,
-// in the order of their first shift, so that trouble with the first spares the
-// others; what can be told beforehand of any of them is. A service that turns unhealthy is left as it is, with its update
-// stopped: the caller moves it back, which supersedes that update.
+// Move implements [rotation.Target]. The shifts are tried on every service
+// before the first is touched. Services are moved one after the other, in the
+// order of their first shift, so that trouble with the first spares the others.
+// A service that turns unhealthy is left as it is, with its update stopped: the
+// caller moves it back, which supersedes that update.
 func (t *Target) Move(ctx context.Context, shifts []rotation.Shift) (rotation.Report, error) {
 	var report rotation.Report
 	var order []string
