@@ -123,8 +123,10 @@ func TestSwarmUnhealthy(t *testing.T) {
 			k.undone()
 			k.released()
 			k.noneFailed()
-			if mounts == "switch" && !slices.Equal(k.tasks(), before) {
-				// The first new task failed before an old one was stopped.
+			kept := slices.DeleteFunc(k.tasks(), func(id string) bool { return !slices.Contains(before, id) })
+			if mounts == "switch" && len(kept) == 0 {
+				// The first new task failed before an old one was stopped; in its
+				// place alone Swarm may have started another.
 				t.Errorf("tasks were restarted: %q became %q", before, k.tasks())
 			}
 		})

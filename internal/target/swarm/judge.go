@@ -45,7 +45,7 @@ func (w *watcher) judge(ctx context.Context, s service, tasks []swarm.Task) sigh
 	if seen.desired < 0 { // global: one per node, as Swarm has them
 		seen.desired = wanted
 	}
-	if seen.missing == "" && ready < seen.desired {
+	if seen.missing == "" && ready != seen.desired {
 		seen.missing = fmt.Sprintf("%d of %d tasks are running", ready, seen.desired)
 	}
 	return seen

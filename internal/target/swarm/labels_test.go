@@ -33,7 +33,7 @@ func TestMoveLabelsAgain(t *testing.T) {
 	want["com.docker.stack.namespace"] = "shop"
 
 	strip()
-	if err := errOf(s.target.Move(s.heldFor(0), s.shift(v2, nil, nil, v1, v2))); !errors.Is(err, rotation.ErrLeaseLost) || len(s.labels(id)) != 1 {
+	if err := errOf(s.target.Move(s.lost(), s.shift(v2, nil, nil, v1, v2))); !errors.Is(err, rotation.ErrLeaseLost) || len(s.labels(id)) != 1 {
 		t.Errorf("Move without the lease = %v, labels %v, want ErrLeaseLost and no label put back", err, s.labels(id))
 	}
 	s.must(errOf(s.target.Move(s.ctx(), s.shift(v2, nil, nil, v1, v2))))

@@ -123,8 +123,11 @@ func TestMoveUnhealthy(t *testing.T) {
 			if diff := cmp.Diff(was, now); diff != "" {
 				t.Errorf("the spec after moving back (-before +after):\n%s", diff)
 			}
-			if diff := cmp.Diff(old, s.running(s.placement.Service)); diff != "" {
-				t.Errorf("tasks that ran all the time were replaced (-before +after):\n%s", diff)
+			// In the place of the one that failed, Swarm may have started another.
+			left := s.running(s.placement.Service)
+			kept := slices.DeleteFunc(slices.Clone(left), func(id string) bool { return !slices.Contains(old, id) })
+			if len(left) != 2 || len(kept) == 0 {
+				t.Errorf("of the tasks %q that ran all the time %q are left", old, left)
 			}
 		})
 	}
