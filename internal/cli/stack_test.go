@@ -219,13 +219,20 @@ func (k *stack) inspect() swarm.Service {
 	return s
 }
 
-// change updates the service as somebody else would.
+// change updates the service as somebody else would: again, if anybody else was
+// faster.
 func (k *stack) change(option stackOption) {
 	k.t.Helper()
-	now := k.inspect()
-	option(&now.Spec)
-	_, err := k.client.ServiceUpdate(context.Background(), now.ID, now.Version, now.Spec, swarm.ServiceUpdateOptions{})
-	k.must(err)
+	for {
+		now := k.inspect()
+		option(&now.Spec)
+		_, err := k.client.ServiceUpdate(context.Background(), now.ID, now.Version, now.Spec, swarm.ServiceUpdateOptions{})
+		if err != nil && strings.Contains(err.Error(), "update out of sequence") {
+			continue
+		}
+		k.must(err)
+		return
+	}
 }
 
 // tasks returns the ids of the tasks that run, sorted.

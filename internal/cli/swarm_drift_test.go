@@ -82,7 +82,8 @@ func TestSwarmOldStackFile(t *testing.T) {
 }
 
 // TestSwarmStrippedMount deploys the old stack file between prepare and
-// cutover, which takes the pending mount away.
+// cutover, which takes the pending mount away: it is there again before the
+// tasks are moved.
 func TestSwarmStrippedMount(t *testing.T) {
 	t.Parallel()
 	k := newStack(t, servers.postgres.Get(t), []string{"mounts: dual"})
@@ -94,11 +95,14 @@ func TestSwarmStrippedMount(t *testing.T) {
 	}
 	k.change(k.oldStackFile(was))
 	k.steady()
-	for _, phase := range []string{"validate", "cutover"} {
-		r := k.run(phase, k.name)
-		if r.code != 0 {
-			t.Fatalf("%s after the mount was stripped: exit %d\n%s%s", phase, r.code, r.stdout, r.stderr)
-		}
+	k.ok("validate", k.name)
+	moving := k.start("before effect: cutover move", "cutover", k.name)
+	if _, secrets := k.reads(); !strings.Contains(secrets, k.secret+"_v2") {
+		t.Errorf("before the cutover moves it the service names %q, want version 2 again", secrets)
+	}
+	moving.goOn()
+	if r := moving.wait(); r.code != 0 {
+		t.Fatalf("cutover after the mount was stripped: exit %d\n%s%s", r.code, r.stdout, r.stderr)
 	}
 	k.goOn()
 	k.done(2)

@@ -65,12 +65,20 @@ func hostPort(s *swarm.ServiceSpec) {
 	s.EndpointSpec = &swarm.EndpointSpec{Ports: []swarm.PortConfig{{Protocol: "tcp", TargetPort: 80, PublishedPort: 45872, PublishMode: swarm.PortConfigPublishModeHost}}}
 }
 
-// withChange updates the service and waits until it runs again.
+// withChange updates the service and waits until Swarm is done with it, which
+// has not begun with it when the update returns.
 func withChange(option stackOption) func(k *stack) {
 	return func(k *stack) {
 		k.t.Helper()
 		k.change(option)
-		k.steady()
+		for range 240 {
+			if u := k.inspect().UpdateStatus; u != nil && u.State == swarm.UpdateStateCompleted {
+				k.steady()
+				return
+			}
+			time.Sleep(250 * time.Millisecond)
+		}
+		k.t.Fatalf("the update of %s does not end", k.name)
 	}
 }
 
@@ -111,7 +119,7 @@ keyturn: adopting "NAME": service "NAME_app": it has no variable "PGPASSFILE"
 hint: is the variable's name right? A fixed path is declared under path:
 `},
 		{"no secret behind the variable", edit("{POSTGRES_PASSWORD_FILE: password}", "{LOAD_DIR: password}"), edit("{LOAD_DIR: password}", "{POSTGRES_PASSWORD_FILE: password}"), []string{"adopt"}, 2, `
-keyturn: adopting "NAME": service "NAME_app": variable "LOAD_DIR": no secret is mounted at "/load"; secrets are at ["/run/secrets/db_password"]
+keyturn: adopting "NAME": service "NAME_app": variable "LOAD_DIR": no secret is mounted at the path that it holds; secrets are at ["/run/secrets/db_password"]
 hint: a file in the image, a bind mount or a config cannot be rotated: mount a secret there first
 `},
 		{"undeclared user", copyOf("nightly", replicas(0)), without("nightly"), []string{"adopt"}, 3, `
@@ -159,8 +167,8 @@ keyturn: cutover of "NAME": no rotation is open
 hint: keyturn prepare NAME
 `},
 		{"port of the host", withChange(hostPort), withChange(noPort), []string{"prepare"}, 3, `
-  NAME v2 prepare  preflight  failed: checking the services of "NAME": service "NAME_app" cannot start a second task first: it publishes a port of the host, and every node that it may run on has one already
-keyturn: preparing "NAME": preflight: checking the services of "NAME": service "NAME_app" cannot start a second task first: it publishes a port of the host, and every node that it may run on has one already
+  NAME v2 prepare  preflight  failed: checking the services of "NAME": service "NAME_app" cannot start a second task first: it publishes port 45872/tcp of the host, which is taken on the nodes that it may run on
+keyturn: preparing "NAME": preflight: checking the services of "NAME": service "NAME_app" cannot start a second task first: it publishes port 45872/tcp of the host, which is taken on the nodes that it may run on
 hint: set order: stop-first in its rollout: each task is then gone for a moment
 `},
 	}
@@ -174,22 +182,9 @@ func TestSwarmErrors(t *testing.T) {
 	k.bad(beforeAdoption)
 	k.ok("adopt", k.name)
 	k.bad(afterAdoption)
-	k.quiet()
 	k.ok("rotate", "--wait", k.name) // nothing was spoilt
 	k.done(2)
 	k.noneFailed()
-}
-
-// quiet waits until Swarm has ended the last of the test's own updates.
-func (k *stack) quiet() {
-	k.t.Helper()
-	for range 120 {
-		if u := k.inspect().UpdateStatus; u == nil || u.State != swarm.UpdateStateUpdating {
-			return
-		}
-		time.Sleep(500 * time.Millisecond)
-	}
-	k.t.Fatalf("the update of %s does not end", k.name)
 }
 
 func (k *stack) bad(cases []badCase) {

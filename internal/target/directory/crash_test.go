@@ -2,7 +2,9 @@ package directory_test
 
 import (
 	"errors"
+	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -181,4 +183,45 @@ func TestOrderOfSync(t *testing.T) {
 	if !slices.Contains(points, "synced home") {
 		t.Error("Put again syncs nothing: the call before may have been killed before it did")
 	}
+}
+
+// TestKilledBeforeTheHomeIsOpen: a process that is killed right after it made
+// the directory of a credential, with a umask that closes it, leaves nothing
+// that applications could not enter for ever.
+func TestKilledBeforeTheHomeIsOpen(t *testing.T) {
+	root := newRoot(t)
+	cmd := exec.CommandContext(t.Context(), "/bin/sh", "-c", `umask 077; exec "$0"`, os.Args[0])
+	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=put %s 1", childVariable, root))
+	if out, err := cmd.CombinedOutput(); !killed(err) {
+		t.Fatalf("the child was not killed: %v\n%s", err, out)
+	}
+	if mode := modeOf(t, root, credential); mode != 0o700 {
+		t.Fatalf("the directory has mode %04o when the process is killed, want 0700", mode)
+	}
+	put(t, newTarget(t, directory.Options{Root: root}), 1)
+	if mode := modeOf(t, root, credential); mode != 0o755 {
+		t.Errorf("the directory has mode %04o in the end, want 0755", mode)
+	}
+	if diff := cmp.Diff([]string{credential}, names(t, root)); diff != "" {
+		t.Errorf("in the root (-want +got):\n%s", diff)
+	}
+
+	// One that somebody else has made and closed is left as it is.
+	root = newRoot(t)
+	if err := os.Mkdir(filepath.Join(root, credential), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	put(t, newTarget(t, directory.Options{Root: root}), 1)
+	if mode := modeOf(t, root, credential); mode != 0o700 {
+		t.Errorf("a directory that was there has mode %04o, want 0700 as before", mode)
+	}
+}
+
+func modeOf(t *testing.T, parts ...string) os.FileMode {
+	t.Helper()
+	fi, err := os.Stat(filepath.Join(parts...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fi.Mode().Perm()
 }

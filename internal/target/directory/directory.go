@@ -20,8 +20,8 @@
 // Every file operation goes through [os.Root], names are checked, and a
 // symlink where a file or a directory should be is an error, so that nothing
 // planted in the tree leads out of it. Values are never read back but for the
-// comparison in [Target.Put] and [Target.Verify], inside [Target.Probe], and
-// where [Target.Adopt] reads public fields. Removed files are unlinked and not
+// comparison in [Target.Put], inside [Target.Probe], and where [Target.Adopt]
+// reads public fields. Removed files are unlinked and not
 // overwritten: on the file systems of today that overwrites something else.
 //
 // Processes that change the same home keep each other out by a lock on it; who
@@ -36,6 +36,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/keyturn/keyturn/internal/rotation"
@@ -97,9 +98,8 @@ func New(o Options) (*Target, error) {
 		}
 	}
 	for credential, r := range o.Restart {
-		if len(r.Argv) == 0 || r.Argv[0] == "" {
-			return nil, rotation.Errorf(rotation.Invalid, `give the program and its arguments, such as ["systemctl", "restart", "orders"]`,
-				"directory target: the restart command of %q is empty", credential)
+		if err := checkRestart(credential, r); err != nil {
+			return nil, err
 		}
 	}
 	if o.Getenv == nil {
@@ -112,6 +112,20 @@ func New(o Options) (*Target, error) {
 		}
 	}
 	return t, nil
+}
+
+// checkRestart refuses a command that is none, or one that would be looked for
+// elsewhere when it is run: commands run in the root directory.
+func checkRestart(credential string, r Restart) error {
+	if len(r.Argv) == 0 || r.Argv[0] == "" {
+		return rotation.Errorf(rotation.Invalid, `give the program and its arguments, such as ["systemctl", "restart", "orders"]`,
+			"directory target: the restart command of %q is empty", credential)
+	}
+	if strings.Contains(r.Argv[0], "/") && !filepath.IsAbs(r.Argv[0]) {
+		return rotation.Errorf(rotation.Invalid, "give its absolute path, or a name that is on the PATH",
+			"directory target: the restart command %q of %q is a relative path", r.Argv[0], credential)
+	}
+	return nil
 }
 
 // checkPlacement refuses what a directory cannot do.

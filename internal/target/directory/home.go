@@ -72,14 +72,10 @@ func (t *Target) open(credential string, create bool) (_ *home, err error) {
 }
 
 // createHome makes the home, which everyone may enter: the versions in it are
-// what is closed.
+// what is closed. A note beside it says that its mode is still to be set,
+// whatever the umask is, should this process be killed in between.
 func (t *Target) createHome(root *os.Root, credential string) error {
-	err := root.Mkdir(credential, 0o755)
-	if err == nil {
-		t.at("made home")
-		err = root.Chmod(credential, 0o755) // whatever the umask is
-	}
-	if err != nil && !errors.Is(err, fs.ErrExist) {
+	if err := t.makeHome(root, credential, "."+credential+".new"); err != nil {
 		return fmt.Errorf("creating the directory of %q: %w", credential, err)
 	}
 	dir, err := root.Open(".")
@@ -87,6 +83,28 @@ func (t *Target) createHome(root *os.Root, credential string) error {
 		return err
 	}
 	return errors.Join(dir.Sync(), dir.Close())
+}
+
+func (t *Target) makeHome(root *os.Root, credential, note string) error {
+	if _, err := root.Lstat(credential); errors.Is(err, fs.ErrNotExist) {
+		if err := root.WriteFile(note, nil, 0o600); err != nil {
+			return err
+		}
+		if err := root.Mkdir(credential, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+		t.at("made home")
+	}
+	if _, err := root.Lstat(note); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err := root.Chmod(credential, 0o755); err != nil {
+		return err
+	}
+	if err := root.Remove(note); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 // openDir opens a directory that must be one itself, not a symlink to one.

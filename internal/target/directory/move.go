@@ -231,7 +231,12 @@ func (t *Target) turn(ctx context.Context, n *turn) error {
 		}
 		n.due = true
 	}
-	n.due = n.due && restarts
+	if !restarts && n.due { // the command is configured no more
+		if err := h.settled(); err != nil {
+			return err
+		}
+		n.due = false
+	}
 	if err := h.point(currentLink, have.Current, n.want.Current); err != nil {
 		return err
 	}

@@ -153,31 +153,6 @@ func (h *home) writeField(dir *os.Root, field string, value secret.Value, a attr
 	return nil
 }
 
-// Verify returns nil if the version is there with exactly these fields and
-// bytes. It tells nothing else of what is there.
-func (t *Target) Verify(_ context.Context, v rotation.Version, m rotation.Material) error {
-	verify := func() error {
-		p, err := placeOf(v)
-		if err != nil {
-			return err
-		}
-		all, err := t.fields(v, m)
-		if err != nil {
-			return err
-		}
-		h, err := t.open(v.Credential, false)
-		if err != nil {
-			return err
-		}
-		defer h.close()
-		return h.equal(p, all)
-	}
-	if err := verify(); err != nil {
-		return about("verifying", v, err)
-	}
-	return nil
-}
-
 // equal compares what is at a place with what is wanted there.
 func (h *home) equal(p place, want rotation.Material) error {
 	dir, err := h.openPlace(p)

@@ -95,6 +95,10 @@ func (t *Target) settle(ctx context.Context, credential string) error {
 	if err := h.lock(ctx); err != nil {
 		return err
 	}
+	return h.settled()
+}
+
+func (h *home) settled() error {
 	if err := h.Remove(restartDue); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}

@@ -89,6 +89,34 @@ func TestRestartIsMadeUpFor(t *testing.T) {
 	}
 }
 
+// TestRestartIsConfiguredNoMore: a note that one is due goes with it.
+func TestRestartIsConfiguredNoMore(t *testing.T) {
+	root := newRoot(t)
+	target := restarting(t, root, directory.Restart{Argv: []string{program(t, "exit 3")}})
+	v1 := put(t, target, 1)
+	if _, err := target.Move(t.Context(), []rotation.Shift{shift(v1)}); !errors.Is(err, rotation.ErrUnhealthy) {
+		t.Fatalf("Move = %v, want ErrUnhealthy", err)
+	}
+	move(t, newTarget(t, directory.Options{Root: root}), shift(v1))
+	if slices.Contains(names(t, root, credential), ".restart-due") {
+		t.Error("the note that a restart is due was left")
+	}
+}
+
+// TestRestartByARelativePath: it would be looked for here when it is checked,
+// and in / when it is run.
+func TestRestartByARelativePath(t *testing.T) {
+	for argv0, ok := range map[string]bool{"./restart": false, "bin/restart": false, "/bin/restart": true, "restart": true} {
+		_, err := directory.New(directory.Options{Root: newRoot(t), Restart: map[string]directory.Restart{credential: {Argv: []string{argv0, "now"}}}})
+		if (err == nil) != ok {
+			t.Errorf("New with the restart command %q = %v", argv0, err)
+		}
+		if !ok {
+			wantError(t, err, rotation.Invalid, "relative path")
+		}
+	}
+}
+
 func TestRestartFails(t *testing.T) {
 	for want, r := range map[string]directory.Restart{
 		"exit status 3":      {Argv: []string{program(t, `cat "$1"/*/current/password; cat "$1"/*/current/password >&2; exit 3`), ""}},

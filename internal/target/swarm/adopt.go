@@ -6,6 +6,7 @@ import (
 	"maps"
 	"path"
 	"slices"
+	"strconv"
 
 	"github.com/keyturn/keyturn/internal/rotation"
 )
@@ -78,12 +79,12 @@ func (a *adoption) service(now view, p rotation.Placement) error {
 			return rotation.Errorf(rotation.Invalid, "file: is for variables that hold the path of a mounted secret",
 				"the variable %q holds no absolute path", name)
 		}
-		if err := a.mount(now, path.Clean(at), p.File[name], p.Service); err != nil {
+		if err := a.mount(now, path.Clean(at), "the path that it holds", p.File[name], p.Service); err != nil {
 			return fmt.Errorf("variable %q: %w", name, err)
 		}
 	}
 	for _, at := range slices.Sorted(maps.Keys(p.Path)) {
-		if err := a.mount(now, path.Clean(at), p.Path[at], p.Service); err != nil {
+		if err := a.mount(now, path.Clean(at), strconv.Quote(at), p.Path[at], p.Service); err != nil {
 			return err
 		}
 	}
@@ -96,19 +97,20 @@ func (a *adoption) service(now view, p rotation.Placement) error {
 		}
 		if other, ok := a.version.Public[field]; ok && other != value {
 			return rotation.Errorf(rotation.Refused, "bring them onto one credential first, or declare two credentials",
-				"its %s is %q, that of service %q is %q", field, value, a.from[field], other)
+				"its %s is another than that of service %q", field, a.from[field])
 		}
 		a.version.Public[field], a.from[field] = value, p.Service
 	}
 	return nil
 }
 
-// mount adopts the secret that is mounted at a path.
-func (a *adoption) mount(now view, at, field, service string) error {
+// mount adopts the secret that is mounted at a path, which errors call shown:
+// what stands in a variable may be a value.
+func (a *adoption) mount(now view, at, shown, field, service string) error {
 	ref := now.at(at)
 	if ref == nil {
 		return rotation.Errorf(rotation.Invalid, "a file in the image, a bind mount or a config cannot be rotated: mount a secret there first",
-			"no secret is mounted at %q%s", at, mounted(now))
+			"no secret is mounted at %s%s", shown, mounted(now))
 	}
 	o := rotation.Object{ID: ref.SecretID, Name: ref.SecretName}
 	if other, ok := a.version.Objects[field]; ok && other != o {

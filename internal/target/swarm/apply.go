@@ -1,7 +1,6 @@
 package swarm
 
 import (
-	"encoding/json"
 	"fmt"
 	"io/fs"
 	"maps"
@@ -19,27 +18,6 @@ const (
 	besidePath = "_new"
 )
 
-// A before is what a service was before a rotation first touched it: the part
-// of it that is ours, and the settings that a move changes. No value of a
-// secret can stand in it.
-type before struct {
-	ID      string                   `json:"id"`
-	Secrets []*swarm.SecretReference `json:"secrets,omitempty"`
-	Env     map[string]string        `json:"env,omitempty"`
-	Update  *swarm.UpdateConfig      `json:"update,omitempty"`
-}
-
-func beforeOf(data json.RawMessage) (*before, error) {
-	if len(data) == 0 {
-		return nil, nil
-	}
-	var b before
-	if err := json.Unmarshal(data, &b); err != nil {
-		return nil, fmt.Errorf("reading how a service was before: %w", err)
-	}
-	return &b, nil
-}
-
 // apply returns the view as it must be for the shifts of one service. What is
 // not ours stays as it is and where it is; what reads right already is not
 // touched, so that apply on its own result changes nothing. The order of
@@ -52,7 +30,7 @@ func apply(v view, shifts []rotation.Shift, base func(credential, field string) 
 		if err != nil {
 			return v, err
 		}
-		e := edition{view: &out, shift: s, before: b, base: base, known: index(s)}
+		e := edition{view: &out, shift: s, before: b, base: base, known: index(s), returns: returns(s)}
 		e.back = e.goesBack()
 		if err := e.apply(); err != nil {
 			return v, fmt.Errorf("service %q: %w", s.Placement.Service, err)
@@ -83,6 +61,8 @@ type edition struct {
 	base   func(credential, field string) string
 	known  map[string]string // id or name of a secret of the credential → field
 	back   bool              // the main version is the one before: everything as it was
+	// returns: the service is taken back, and what somebody else put there stays.
+	returns bool
 
 	main, beside map[string]string // path → field, as declared
 }
@@ -105,13 +85,39 @@ func index(s rotation.Shift) map[string]string {
 	return known
 }
 
-// fieldOf returns the field that a reference holds, if it is ours.
-func (e *edition) fieldOf(ref *swarm.SecretReference) (string, bool) {
-	if field, ok := e.known["id "+ref.SecretID]; ok {
+// fieldIn returns the field that a reference holds, if it is in the index.
+func fieldIn(known map[string]string, ref *swarm.SecretReference) (string, bool) {
+	if field, ok := known["id "+ref.SecretID]; ok {
 		return field, true
 	}
-	field, ok := e.known["name "+ref.SecretName]
+	field, ok := known["name "+ref.SecretName]
 	return field, ok
+}
+
+// foreign returns a view without anything that may be ours, whatever version it
+// is of.
+func foreign(v view, shifts []rotation.Shift) view {
+	out := v.clone()
+	for _, s := range shifts {
+		for _, names := range []map[string]string{s.Placement.File, s.Placement.Env} {
+			for name := range names {
+				out.unset(name)
+				out.unset(name + besideEnv)
+			}
+		}
+		known := index(s)
+		out.Secrets = slices.DeleteFunc(out.Secrets, func(ref *swarm.SecretReference) bool {
+			_, ours := fieldIn(known, ref)
+			return ours
+		})
+	}
+	return out
+}
+
+// returns reports whether a shift takes the service back: from a newer version
+// that it may be found on, with nothing beside.
+func returns(s rotation.Shift) bool {
+	return s.Beside == nil && slices.ContainsFunc(s.Known, func(v rotation.Version) bool { return v.Number > s.Main.Number })
 }
 
 // goesBack reports whether the main version is the one that the service read
@@ -160,8 +166,9 @@ func (e *edition) apply() error {
 // declare notes that a field is mounted at a path.
 func (e *edition) declare(at, field string) error {
 	if other, ok := e.main[at]; ok && other != field {
+		// The path may come from a variable in which a value stands.
 		return rotation.Errorf(rotation.Invalid, "give each field a path of its own",
-			"fields %q and %q would both be mounted at %q", other, field, at)
+			"fields %q and %q would both be mounted at one path", other, field)
 	}
 	e.main[at], e.beside[at+besidePath] = field, field
 	return nil
@@ -182,14 +189,18 @@ func (e *edition) file(name, field string) error {
 		at = path.Join(secretDir, e.base(e.shift.Placement.Credential, field))
 	}
 	if !path.IsAbs(at) {
-		return rotation.Errorf(rotation.Invalid, "it must hold the absolute path of a mounted secret",
-			"the variable %q is %q", name, at)
+		if e.returns {
+			return nil // somebody else's by now
+		}
+		// What stands there may be the value itself: it is not repeated.
+		return rotation.Errorf(rotation.Invalid, "file: is for variables that hold the path of a mounted secret",
+			"the variable %q holds no absolute path", name)
 	}
 	clean := path.Clean(at)
 	if err := e.declare(clean, field); err != nil {
 		return err
 	}
-	if e.back && !wasThere {
+	if e.back && !e.before.had(name) {
 		e.view.unset(name)
 	} else {
 		e.view.set(name, at)
@@ -239,7 +250,7 @@ func (e *edition) public(name, field string) error {
 func (e *edition) replace() error {
 	var kept []*swarm.SecretReference
 	for _, ref := range e.view.Secrets {
-		field, ours := e.fieldOf(ref)
+		field, ours := fieldIn(e.known, ref)
 		if !ours {
 			kept = append(kept, ref)
 			continue
@@ -274,18 +285,11 @@ func (e *edition) replace() error {
 	return nil
 }
 
-func (b *before) at(target string) *swarm.SecretReference {
-	if b == nil {
-		return nil
-	}
-	return view{Secrets: b.Secrets}.at(target)
-}
-
 // add mounts what is declared and not there.
 func (e *edition) add() error {
 	mount := func(v rotation.Version, at, field string, file *swarm.SecretReferenceFileTarget) error {
 		if ref := e.view.at(at); ref != nil {
-			if _, ours := e.fieldOf(ref); ours {
+			if _, ours := fieldIn(e.known, ref); ours || e.returns {
 				return nil
 			}
 		}
@@ -330,7 +334,8 @@ func (e *edition) add() error {
 func reference(v rotation.Version, field string, file *swarm.SecretReferenceFileTarget, at string, p rotation.Placement) (*swarm.SecretReference, error) {
 	o, ok := v.Objects[field]
 	if !ok || o.ID == "" {
-		return nil, fmt.Errorf("version %d of %q has no secret for field %q", v.Number, v.Credential, field)
+		return nil, rotation.Errorf(rotation.Invalid, "declare every field that is mounted, or take its mount out of the service",
+			"version %d of %q has no secret for field %q", v.Number, v.Credential, field)
 	}
 	out := swarm.SecretReferenceFileTarget{Name: fileName(at), UID: "0", GID: "0", Mode: 0o444}
 	if file != nil {

@@ -143,8 +143,12 @@ func TestApplyRefuses(t *testing.T) {
 	}{
 		{"a strange secret at the path", specJSON([]string{"PW_FILE=/run/secrets/pw"}, "x9 pw 0 444"), placed(rotation.Switch), rotation.Refused, `would both be mounted at "/run/secrets/pw"`},
 		{"two fields at one path", specJSON([]string{"PW_FILE=/etc/dsn"}), placed(rotation.Switch), rotation.Invalid, "give each"},
-		{"no path", specJSON([]string{"PW_FILE=pw"}), placed(rotation.Switch), rotation.Invalid, `the variable "PW_FILE"`},
-		{"no such field", specJSON(nil), rotation.Placement{Service: "app", Path: map[string]string{"/x": "token"}}, rotation.Failed, `no secret for field "token"`},
+		{"no path", specJSON([]string{"PW_FILE=canary"}), placed(rotation.Switch), rotation.Invalid, `the variable "PW_FILE"`},
+		{"two variables with one value", specJSON([]string{"A=/canary", "B=/canary"}), rotation.Placement{Service: "app", File: map[string]string{"A": "password", "B": "dsn"}},
+			rotation.Invalid, "give each"},
+		{"a value for a path, and no such field", specJSON([]string{"A=/canary"}), rotation.Placement{Service: "app", File: map[string]string{"A": "token"}},
+			rotation.Invalid, `no secret for field "token"`},
+		{"no such field", specJSON(nil), rotation.Placement{Service: "app", Path: map[string]string{"/x": "token"}}, rotation.Invalid, `no secret for field "token"`},
 		{"no such public field", specJSON(nil), rotation.Placement{Service: "app", Env: map[string]string{"X": "host"}}, rotation.Invalid, `no public field "host"`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -152,18 +156,51 @@ func TestApplyRefuses(t *testing.T) {
 			if err == nil || rotation.ClassOf(err) != tt.class || !strings.Contains(err.Error()+rotation.HintOf(err), tt.want) {
 				t.Errorf("Apply = %v (class %d), want %q in class %d", err, rotation.ClassOf(err), tt.want, tt.class)
 			}
+			// What stands in a variable may be a value, and errors go into the journal.
+			if strings.Contains(fmt.Sprint(err)+rotation.HintOf(err), "canary") {
+				t.Errorf("Apply = %v, want nothing of what stands in a variable", err)
+			}
 		})
 	}
 }
 
-// A variable that should hold a path may hold the value itself: no snapshot
-// has it, for the snapshot goes into the journal.
+// A variable that should hold a path may hold the value itself, which may look
+// like one: no snapshot has it, for the snapshot goes into the journal.
 func TestSnapshotHoldsNoValue(t *testing.T) {
-	got, err := swarm.Before(json.RawMessage(specJSON([]string{"PW_FILE=hunter2", "OTHER=canary", "DB_USER=db_1"}, "p1 pw 0 444")), placed(rotation.Switch))
-	if err != nil {
-		t.Fatal(err)
+	for _, value := range []string{"canary-1", "/canary-2"} {
+		got, err := swarm.Before(json.RawMessage(specJSON([]string{"PW_FILE=" + value, "OTHER=canary", "DB_USER=db_1"}, "p1 pw 0 444")), placed(rotation.Switch))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(string(got), "canary") || !strings.Contains(string(got), "db_1") {
+			t.Errorf("snapshot = %s, want nothing of what is not ours", got)
+		}
 	}
-	if strings.Contains(string(got), "hunter2") || strings.Contains(string(got), "canary") || !strings.Contains(string(got), "db_1") {
-		t.Errorf("snapshot = %s, want nothing of what is not ours", got)
+}
+
+// A variable that was there before, with something else than the path of a
+// secret, is not taken away on the way back; what somebody else put where our
+// mount was stays as well.
+func TestApplyBackLeavesOthersAlone(t *testing.T) {
+	was := specJSON([]string{"PW_FILE=/etc/pw"}, "d1 /etc/dsn 0 444")
+	for name, tt := range map[string]struct{ spec, want string }{
+		"a variable":   {specJSON([]string{"PW_FILE=/etc/pw"}, "d2 /etc/dsn 0 444", "p2 /etc/pw 0 444"), was},
+		"another path": {specJSON([]string{"PW_FILE=words"}, "d2 /etc/dsn 0 444"), specJSON([]string{"PW_FILE=words"}, "d1 /etc/dsn 0 444")},
+		"a secret":     {specJSON([]string{"PW_FILE=/etc/pw"}, "x9 /etc/dsn 0 444"), specJSON([]string{"PW_FILE=/etc/pw"}, "x9 /etc/dsn 0 444")},
+	} {
+		place := placed(rotation.Switch)
+		place.Env = nil
+		before, err := swarm.Before(json.RawMessage(was), place)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := swarm.Apply(json.RawMessage(tt.spec), []rotation.Shift{{Placement: place, Main: version(1), Known: []rotation.Version{version(1), version(2)}, Before: before}})
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if diff := cmp.Diff(parsed(t, tt.want), parsed(t, string(got))); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", name, diff)
+		}
 	}
 }

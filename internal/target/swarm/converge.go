@@ -24,7 +24,7 @@ type sight struct {
 // shifts say, and no other is left.
 func (m *move) converge(ctx context.Context) error {
 	w := &watcher{move: m, starting: map[string]time.Time{}, firstSeen: map[string]time.Time{}}
-	poll, reapplied := m.Poll, 0
+	pace, reapplied := m.pace(), 0
 	last, lastErr := sight{missing: "nothing seen yet"}, error(nil)
 	for {
 		seen, changed, err := w.look(ctx)
@@ -45,23 +45,19 @@ func (m *move) converge(ctx context.Context) error {
 		case err != nil:
 			lastErr = err
 		case seen.bad != nil:
-			return m.unhealthy(ctx, seen)
+			return m.unhealthy(seen)
 		case seen.missing == "":
 			return nil
 		default:
 			last, lastErr = seen, nil
 		}
 		if changed {
-			poll = m.Poll
+			pace.changed()
 			m.Logger.Debug("watching a service", "service", m.service, "waits for", seen.missing)
 		}
-		select {
-		case <-ctx.Done():
+		pace.wait(ctx, m.wake)
+		if ctx.Err() != nil {
 			return m.outOfTime(ctx, last, lastErr)
-		case <-m.wake:
-			poll = m.Poll
-		case <-time.After(poll):
-			poll = min(poll*3/2, 5*m.Poll)
 		}
 	}
 }
@@ -77,17 +73,22 @@ func (m *move) outOfTime(ctx context.Context, last sight, err error) error {
 		return rotation.Classify(rotation.Unknown, "what was begun goes on; run this again", fmt.Errorf("watching: %s: %w", why, ctx.Err()))
 	}
 	return rotation.Errorf(rotation.Unknown, "look at: docker service ps --no-trunc "+m.service+"; when it is well again, run this again",
-		"not converged after %s: %s", m.rollout().Timeout, why)
+		"not converged after %s: %s", m.Now().Sub(m.since).Round(time.Second), why)
 }
 
-// unhealthy is the error of a new task that failed. Where the task is of
-// another release than the move was made on, nothing can be concluded.
-func (m *move) unhealthy(ctx context.Context, seen sight) error {
+// unhealthy is the error of a task that failed. It says something against what
+// the service was moved to only if the task is of the release that the move
+// was made on, and if the move made it.
+func (m *move) unhealthy(seen sight) error {
 	task := *seen.bad
 	name := taskName(m.service, task)
-	if c := task.Spec.ContainerSpec; c != nil && m.spec.TaskTemplate.ContainerSpec != nil && c.Image != m.spec.TaskTemplate.ContainerSpec.Image {
+	switch {
+	case !m.ours:
+		return rotation.Errorf(rotation.Unknown, "it was not touched; make it well, then run this again: docker service ps --no-trunc "+m.service,
+			"task %s: %s", name, seen.badText)
+	case m.fingerprint(task.Spec) != m.release:
 		return rotation.Errorf(rotation.Unknown, "somebody shipped another release meanwhile; when it is well, run this again",
-			"task %s of image %q: %s", name, c.Image, seen.badText)
+			"task %s of image %q: %s", name, task.Spec.ContainerSpec.Image, seen.badText)
 	}
 	return rotation.Classify(rotation.Failed, "look at: docker service logs "+task.ID,
 		fmt.Errorf("%w: task %s: %s", rotation.ErrUnhealthy, name, seen.badText))
@@ -169,120 +170,6 @@ func (w *watcher) slowest(t swarm.Task, now time.Time) {
 		took = now.Sub(started)
 	}
 	w.report.SlowestHealth = max(w.report.SlowestHealth, took.Milliseconds())
-}
-
-// judge says how far the tasks are.
-func (w *watcher) judge(ctx context.Context, s service, tasks []swarm.Task) sight {
-	if s.job() {
-		return w.judgeJob(s, tasks)
-	}
-	seen := sight{desired: -1}
-	if r := s.Spec.Mode.Replicated; r != nil && r.Replicas != nil {
-		seen.desired = int(*r.Replicas)
-	}
-	ready, wanted := 0, 0
-	for i, t := range tasks {
-		ours, fresh := w.onSpec(t), !w.baseline[t.ID]
-		if ours && fresh && started(t.Status.State) || ours && fresh && ended(t.Status.State) {
-			seen.restarts++
-		}
-		if ours && (fresh || underWay(s.Service) == swarm.UpdateStatePaused) {
-			if text := w.failed(t); text != "" {
-				seen.bad, seen.badText = &tasks[i], text
-				return seen
-			}
-		}
-		switch {
-		case running(t.DesiredState) && !ended(t.Status.State):
-			wanted++
-			if text := w.waits(t, ours); text != "" {
-				seen.missing = text
-			} else {
-				ready++
-			}
-		case !ours && started(t.Status.State) && !w.nodeDown(ctx, t.NodeID):
-			seen.missing = fmt.Sprintf("task %s is still to end", taskName(w.service, t))
-		}
-	}
-	if seen.desired < 0 { // global: one per node, as Swarm has them
-		seen.desired = wanted
-	}
-	if seen.missing == "" && ready < seen.desired {
-		seen.missing = fmt.Sprintf("%d of %d tasks are running", ready, seen.desired)
-	}
-	return seen
-}
-
-// onSpec reports whether a task reads what the shifts say.
-func (w *watcher) onSpec(t swarm.Task) bool {
-	now := taskView(t.Spec)
-	next, err := w.want(now)
-	return err == nil && next.reads(now)
-}
-
-// failed returns how a task failed, or "". One that was unhealthy may have
-// ended with code 0.
-func (w *watcher) failed(t swarm.Task) string {
-	switch t.Status.State {
-	case swarm.TaskStateFailed, swarm.TaskStateRejected, swarm.TaskStateComplete:
-		text := t.Status.Err
-		if text == "" {
-			text = "ended before it was healthy (" + t.Status.Message + ")"
-		}
-		return string(t.Status.State) + ": " + text
-	case swarm.TaskStateStarting:
-		limit := w.rollout().HealthTimeout
-		if began := w.starting[t.ID]; limit > 0 && !began.IsZero() && w.Now().Sub(began) > limit {
-			return fmt.Sprintf("not healthy %s after its start", limit)
-		}
-	}
-	return ""
-}
-
-// waits returns what a task that is to run still lacks, or "".
-func (w *watcher) waits(t swarm.Task, ours bool) string {
-	name := taskName(w.service, t)
-	switch {
-	case !ours:
-		return fmt.Sprintf("task %s still reads what it read before", name)
-	case t.Status.State != swarm.TaskStateRunning:
-		text := fmt.Sprintf("task %s is %s", name, t.Status.State)
-		if t.Status.Err != "" {
-			text += ": " + t.Status.Err
-		}
-		return text
-	case *w.health || w.baseline[t.ID] && w.Now().Sub(t.Status.Timestamp) >= w.rollout().Monitor:
-		return ""
-	}
-	if left := w.rollout().Monitor - w.Now().Sub(w.firstSeen[t.ID]); left > 0 {
-		return fmt.Sprintf("task %s has no health check and runs for %s of %s", name, (w.rollout().Monitor - left).Round(time.Second), w.rollout().Monitor)
-	}
-	return ""
-}
-
-// judgeJob says how far a job is: the update was a run of it.
-func (w *watcher) judgeJob(s service, tasks []swarm.Task) sight {
-	seen := sight{desired: 1}
-	if j := s.Spec.Mode.ReplicatedJob; j != nil && j.TotalCompletions != nil {
-		seen.desired = int(*j.TotalCompletions)
-	}
-	done := 0
-	for i, t := range tasks {
-		switch ours := w.onSpec(t); {
-		case !ours && alive(t):
-			seen.missing = fmt.Sprintf("task %s of the run before is still to end", taskName(w.service, t))
-		case !ours || w.baseline[t.ID] && w.report.Updated:
-		case t.Status.State == swarm.TaskStateComplete, t.Status.State == swarm.TaskStateRunning && *w.health:
-			done++
-			seen.restarts++
-		case t.Status.State == swarm.TaskStateFailed, t.Status.State == swarm.TaskStateRejected:
-			seen.bad, seen.badText = &tasks[i], w.failed(t)
-		}
-	}
-	if seen.missing == "" && done == 0 && w.report.Updated && seen.desired > 0 {
-		seen.missing = "its run has not ended yet"
-	}
-	return seen
 }
 
 // nodeDown reports whether a node cannot say what became of its tasks. Such a

@@ -55,8 +55,11 @@ func (e engine) service(ctx context.Context, name string) (service, error) {
 
 // update replaces the spec of a service, if it is still the one that was read.
 // It does not go through the client, which would drop every field that it does
-// not know and complete the name of the image.
+// not know and complete the name of the image. The lease is read before.
 func (e engine) update(ctx context.Context, s service, spec json.RawMessage) error {
+	if err := rotation.CheckLease(ctx); err != nil {
+		return err
+	}
 	err := e.postUpdate(ctx, s, spec)
 	if err != nil {
 		return fmt.Errorf("updating service %q: %w", s.Spec.Name, err)

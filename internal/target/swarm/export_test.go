@@ -27,7 +27,12 @@ func Before(spec json.RawMessage, p rotation.Placement) (json.RawMessage, error)
 	if err := json.Unmarshal(spec, &typed); err != nil {
 		return nil, err
 	}
-	b := before{ID: "svc", Env: map[string]string{}, Update: typed.UpdateConfig}
+	b := before{ID: "svc", Env: map[string]string{}}
 	b.note(viewOf(typed), p)
 	return json.Marshal(b)
+}
+
+// Place returns why the tasks of a service that start first find no place.
+func Place(s swarm.Service, r rotation.Rollout, nodes []swarm.Node, services []swarm.Service, tasks []swarm.Task) string {
+	return place(service{Service: s}, r, nodes, services, tasks)
 }

@@ -1,6 +1,7 @@
 package swarm
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,10 +16,11 @@ import (
 // defaultTimeout bounds the move of a service that has no timeout of its own.
 const defaultTimeout = 10 * time.Minute
 
-// Move implements [rotation.Target]. Services are moved one after the other,
-// in the order of their first shift, so that trouble with the first spares the
-// others. A service that turns unhealthy is left as it is, with its update
-// stopped: the caller moves it back, which supersedes that update.
+// Move implements [rotation.Target]. The shifts are tried on every service
+// before the first is touched. Services are moved one after the other, in the
+// order of their first shift, so that trouble with the first spares the others.
+// A service that turns unhealthy is left as it is, with its update stopped: the
+// caller moves it back, which supersedes that update.
 func (t *Target) Move(ctx context.Context, shifts []rotation.Shift) (rotation.Report, error) {
 	var report rotation.Report
 	var order []string
@@ -34,14 +36,24 @@ func (t *Target) Move(ctx context.Context, shifts []rotation.Shift) (rotation.Re
 		}
 		byService[name] = append(byService[name], s)
 	}
+	if err := t.relabel(ctx, shifts); err != nil {
+		return report, err
+	}
 	wake, stop := t.watch(ctx)
 	defer stop()
+	var moves []*move
 	for _, name := range order {
 		m := &move{Target: t, service: name, shifts: byService[name], wake: wake}
+		if err := m.check(ctx); err != nil {
+			return report, fmt.Errorf("moving service %q: no service was touched yet: %w", name, err)
+		}
+		moves = append(moves, m)
+	}
+	for _, m := range moves {
 		err := m.run(ctx)
 		report.Services = append(report.Services, m.report)
 		if err != nil {
-			return report, fmt.Errorf("moving service %q: %w", name, err)
+			return report, fmt.Errorf("moving service %q: %w", m.service, err)
 		}
 	}
 	return report, nil
@@ -80,27 +92,24 @@ type move struct {
 	wake    <-chan struct{}
 
 	report   rotation.ServiceReport
-	baseline map[string]bool // ids of the tasks before the update
-	spec     swarm.ServiceSpec
-	update   *swarm.UpdateConfig // the settings that the move needs
+	since    time.Time
+	baseline map[string]bool // ids of the tasks before the first update
+	release  string          // what was shipped then, apart from our fields
+	ours     bool            // the tasks are replaced by us, now or in a run that was cut off
 }
 
 func (m *move) rollout() rotation.Rollout { return m.shifts[0].Placement.Rollout }
 
 func (m *move) run(ctx context.Context) error {
 	m.report.Service = m.service
-	limit := m.rollout().Timeout
-	if limit == 0 {
-		limit = defaultTimeout
-	}
-	ctx, cancel := context.WithTimeout(ctx, limit)
+	m.since = m.Now()
+	ctx, cancel := context.WithTimeout(ctx, cmp.Or(m.rollout().Timeout, defaultTimeout))
 	defer cancel()
-	begun := m.Now()
 	if err := m.begin(ctx); err != nil {
 		return err
 	}
 	err := m.converge(ctx)
-	m.report.Millis = m.Now().Sub(begun).Milliseconds()
+	m.report.Millis = m.Now().Sub(m.since).Milliseconds()
 	if err != nil {
 		if errors.Is(err, rotation.ErrUnhealthy) {
 			m.report.Unhealthy = err.Error()
@@ -110,22 +119,53 @@ func (m *move) run(ctx context.Context) error {
 	return m.settle(ctx)
 }
 
+// check tries the shifts on the service as it is, and changes nothing.
+func (m *move) check(ctx context.Context) error {
+	s, err := m.read(ctx)
+	if err != nil {
+		return err
+	}
+	_, err = m.want(viewOf(s.Spec))
+	return err
+}
+
+// read reads the service. What was noted of another one of its name, which was
+// removed since, does not count.
+func (m *move) read(ctx context.Context) (service, error) {
+	s, err := m.engine.service(ctx, m.service)
+	if err != nil {
+		return s, err
+	}
+	for i := range m.shifts {
+		b, err := beforeOf(m.shifts[i].Before)
+		if err != nil {
+			return s, err
+		}
+		if b != nil && b.ID != s.ID {
+			m.shifts[i].Before = nil
+		}
+	}
+	return s, nil
+}
+
 // want returns the view of a spec or a task as the shifts have it.
 func (m *move) want(v view) (view, error) { return apply(v, m.shifts, m.base) }
 
 // begin makes the one update, if one is needed.
 func (m *move) begin(ctx context.Context) error {
 	for range tries {
-		s, err := m.engine.service(ctx, m.service)
+		s, err := m.read(ctx)
 		if err != nil {
 			return err
 		}
-		if err := m.note(ctx, s); err != nil {
+		tasks, err := m.engine.tasks(ctx, s.ID)
+		if err != nil {
 			return err
 		}
-		updated, err := m.rewrite(ctx, s)
+		release := m.releaseOf(s)
+		updated, err := m.rewrite(ctx, s, release)
 		if err == nil {
-			m.report.Updated = m.report.Updated || updated
+			m.begun(s, tasks, release, updated)
 			return nil
 		}
 		if !errors.Is(err, errStale) {
@@ -136,95 +176,62 @@ func (m *move) begin(ctx context.Context) error {
 	return rotation.Classify(rotation.Unknown, "is a deployment of it running?", errStale)
 }
 
-// note remembers which tasks there were, and what the spec is.
-func (m *move) note(ctx context.Context, s service) error {
-	tasks, err := m.engine.tasks(ctx, s.ID)
-	if err != nil {
-		return err
+// begun remembers how the service was before the first update of the move.
+func (m *move) begun(s service, tasks []swarm.Task, release string, updated bool) {
+	m.report.Updated = m.report.Updated || updated
+	m.ours = m.ours || updated || m.cutOff(s)
+	if m.baseline != nil {
+		return // put right after somebody else's deployment
 	}
-	m.baseline = map[string]bool{}
+	m.baseline, m.release = map[string]bool{}, release
 	for _, task := range tasks {
 		m.baseline[task.ID] = true
 	}
-	m.spec, m.update = s.Spec, nil
-	if !s.job() {
-		m.update = settings(s.Spec.UpdateConfig, m.rollout())
-	}
-	return nil
 }
 
-// settings returns the update settings for a move: the rollout's, and a stop at
-// the first task that fails. "rollback" would bring back what somebody shipped
-// over, too.
-func settings(now *swarm.UpdateConfig, r rotation.Rollout) *swarm.UpdateConfig {
-	var u swarm.UpdateConfig
-	if now != nil {
-		u = *now
+// cutOff reports whether a run before this one began to move the service.
+func (m *move) cutOff(s service) bool {
+	if s.job() {
+		id := m.shifts[0].Rotation
+		return id != "" && s.Spec.Labels[labelRotation] == id
 	}
-	u.Parallelism, u.Delay, u.FailureAction, u.MaxFailureRatio = r.Parallelism, r.Delay, swarm.UpdateFailureActionPause, 0
-	if r.Order != "" {
-		u.Order = r.Order
-	}
-	if r.Monitor > 0 {
-		u.Monitor = r.Monitor
-	}
-	return &u
+	_, marked := markOf(s.Spec.Labels)
+	return marked
 }
 
-// rewrite updates the service once, if it does not read what it is to read.
-func (m *move) rewrite(ctx context.Context, s service) (bool, error) {
+// rewrite updates the service once, if it does not read what it is to read, or
+// if a run that was cut off updates it with other settings than those of now.
+func (m *move) rewrite(ctx context.Context, s service, release string) (bool, error) {
 	now := viewOf(s.Spec)
 	next, err := m.want(now)
 	if err != nil {
 		return false, err
 	}
-	if next.reads(now) {
+	old, marked := markOf(now.Labels)
+	right := next.reads(now)
+	if right && (!marked || s.job()) {
 		return false, nil
 	}
-	if m.update != nil {
-		next.Update = m.update
-	}
-	if id := m.shifts[0].Rotation; id != "" {
-		if next.Labels == nil {
-			next.Labels = map[string]string{}
+	if !s.job() {
+		k := mark{Was: now.Update, Release: release}
+		if marked {
+			k.Was = old.restored(now.Update)
 		}
-		next.Labels[labelRotation] = id
+		k.Set = settings(k.Was, m.rollout())
+		if right && reflect.DeepEqual(k.Set, now.Update) {
+			return false, nil
+		}
+		next.Update = k.Set
+		if err := k.put(&next); err != nil {
+			return false, err
+		}
+	}
+	if !right {
+		m.sign(&next)
 	}
 	spec, err := patch(s.raw, next)
 	if err != nil {
 		return false, err
 	}
 	return true, m.engine.update(ctx, s, spec)
-}
-
-// settle sets the update settings back. The updater ends its own watch over
-// the tasks with that, and restarts nothing. Settings that are not the ones we
-// made are somebody else's, and stay.
-func (m *move) settle(ctx context.Context) error {
-	b, err := beforeOf(m.shifts[0].Before)
-	if err != nil || b == nil || m.update == nil {
-		return err
-	}
-	for range tries {
-		s, err := m.engine.service(ctx, m.service)
-		if err != nil {
-			return err
-		}
-		now := viewOf(s.Spec)
-		if reflect.DeepEqual(now.Update, b.Update) || !reflect.DeepEqual(now.Update, settings(b.Update, m.rollout())) {
-			return nil
-		}
-		next := now.clone()
-		next.Update = b.Update
-		spec, err := patch(s.raw, next)
-		if err != nil {
-			return err
-		}
-		if err := m.engine.update(ctx, s, spec); err == nil {
-			return nil
-		} else if !errors.Is(err, errStale) {
-			return fmt.Errorf("setting the update settings back: %w", err)
-		}
-	}
-	return rotation.Classify(rotation.Unknown, "", fmt.Errorf("setting the update settings back: %w", errStale))
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"slices"
 	"strconv"
@@ -14,7 +13,6 @@ import (
 	"time"
 
 	engineapi "github.com/docker/docker/api/types/swarm"
-	"github.com/docker/docker/client"
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/keyturn/keyturn/internal/rotation"
@@ -58,7 +56,6 @@ func TestMoveSwitch(t *testing.T) {
 
 	s.must(errOf(s.target.Move(s.ctx(), s.shift(v1, nil, before, v1, v2))))
 	back := s.service(s.placement.Service).Spec
-	back.Labels = was.Labels
 	if diff := cmp.Diff(was, back); diff != "" {
 		t.Errorf("the spec after moving back (-before +after):\n%s", diff)
 	}
@@ -94,7 +91,6 @@ func TestMoveDual(t *testing.T) {
 	}
 	s.must(errOf(s.target.Move(s.ctx(), s.shift(v1, nil, before, v1, v2))))
 	back := s.service(s.placement.Service).Spec
-	back.Labels = was.Labels
 	if diff := cmp.Diff(was, back); diff != "" {
 		t.Errorf("the spec after moving back (-before +after):\n%s", diff)
 	}
@@ -124,12 +120,14 @@ func TestMoveUnhealthy(t *testing.T) {
 				t.Errorf("moving back took %s", took)
 			}
 			now := s.service(s.placement.Service).Spec
-			now.Labels = was.Labels
 			if diff := cmp.Diff(was, now); diff != "" {
 				t.Errorf("the spec after moving back (-before +after):\n%s", diff)
 			}
-			if diff := cmp.Diff(old, s.running(s.placement.Service)); diff != "" {
-				t.Errorf("tasks that ran all the time were replaced (-before +after):\n%s", diff)
+			// In the place of the one that failed, Swarm may have started another.
+			left := s.running(s.placement.Service)
+			kept := slices.DeleteFunc(slices.Clone(left), func(id string) bool { return !slices.Contains(old, id) })
+			if len(left) != 2 || len(kept) == 0 {
+				t.Errorf("of the tasks %q that ran all the time %q are left", old, left)
 			}
 		})
 	}
@@ -157,14 +155,15 @@ func TestMoveBesideRelease(t *testing.T) {
 	s.serve(v1)
 	before := s.snapshot()
 	releases := 0
-	s.target = swarm.New(s.interposed(func() {
-		if releases < 3 {
+	s.target = swarm.New(s.through(func(r *http.Request, next http.RoundTripper) (*http.Response, error) {
+		if strings.HasSuffix(r.URL.Path, "/update") && releases < 3 {
 			releases++
 			s.update(s.placement.Service, func(spec *engineapi.ServiceSpec) {
 				spec.Labels["release"] = strconv.Itoa(releases)
 				spec.TaskTemplate.ContainerSpec.Image = imageOther
 			})
 		}
+		return next.RoundTrip(r)
 	}), swarm.Options{Layouts: map[string]swarm.Layout{s.credential: s.layout}})
 	s.must(errOf(s.target.Move(s.ctx(), s.shift(v2, nil, before, v1, v2))))
 	if releases != 3 {
@@ -183,33 +182,6 @@ func TestMoveBesideRelease(t *testing.T) {
 	check(2)
 	s.must(errOf(s.target.Move(s.ctx(), s.shift(v1, nil, before, v1, v2))))
 	check(1)
-}
-
-// interposed returns a client that calls first before it sends an update of a service.
-func (s *stage) interposed(first func()) *client.Client {
-	s.Helper()
-	socket := strings.TrimPrefix(s.client.DaemonHost(), "unix://")
-	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
-	}}
-	c, err := client.NewClientWithOpts(client.WithHost(s.client.DaemonHost()), client.WithAPIVersionNegotiation(),
-		client.WithHTTPClient(&http.Client{Transport: before{transport, first}}))
-	s.must(err)
-	s.Cleanup(func() { _ = c.Close(); transport.CloseIdleConnections() })
-	return c
-}
-
-// before is a transport that does something before an update of a service.
-type before struct {
-	http.RoundTripper
-	first func()
-}
-
-func (b before) RoundTrip(r *http.Request) (*http.Response, error) {
-	if strings.Contains(r.URL.Path, "/services/") && strings.HasSuffix(r.URL.Path, "/update") {
-		b.first()
-	}
-	return b.RoundTripper.RoundTrip(r)
 }
 
 // A deployment that strips our fields in the middle is noticed. Hard problem 48.
@@ -277,36 +249,11 @@ func TestMoveWithoutTasks(t *testing.T) {
 	if rotation.ClassOf(err) != rotation.Unknown || errors.Is(err, rotation.ErrUnhealthy) {
 		t.Errorf("Move with no node that fits = %v, want class Unknown", err)
 	}
-}
-
-// A job and a global service.
-func TestMoveModes(t *testing.T) {
-	for name, mode := range map[string]option{
-		"job": func(s *engineapi.ServiceSpec) {
-			one := uint64(1)
-			s.Mode = engineapi.ServiceMode{ReplicatedJob: &engineapi.ReplicatedJob{MaxConcurrent: &one, TotalCompletions: &one}}
-			s.TaskTemplate.RestartPolicy = &engineapi.RestartPolicy{Condition: engineapi.RestartPolicyConditionNone}
-			s.TaskTemplate.ContainerSpec.Args = []string{"once"}
-			s.UpdateConfig = nil
-		},
-		"global": func(s *engineapi.ServiceSpec) {
-			s.Mode = engineapi.ServiceMode{Global: &engineapi.GlobalService{}}
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			s := newStage(t)
-			v1, v2 := s.put(1, "one"), s.put(2, "two")
-			_, err := s.client.ServiceCreate(s.Context(), s.spec(s.placement.Service, v1, mode), engineapi.ServiceCreateOptions{})
-			s.must(err)
-			s.eventually(func() bool {
-				tasks := s.tasks(s.placement.Service)
-				return len(tasks) == 1 && (tasks[0].Status.State == engineapi.TaskStateRunning || tasks[0].Status.State == engineapi.TaskStateComplete)
-			})
-			report, err := s.target.Move(s.ctx(), s.shift(v2, nil, s.snapshot(), v1, v2))
-			s.must(err)
-			if r := report.Services[0]; !r.Updated || r.Tasks != 1 || r.Restarts != 1 {
-				t.Errorf("report = %+v, want one task replaced", r)
-			}
-		})
+	s.placement.Rollout.Timeout = 0
+	ctx, cancel := context.WithTimeout(s.ctx(), 2*time.Second)
+	defer cancel()
+	_, err = s.target.Move(ctx, s.shift(v1, nil, before, v1, v2))
+	if err == nil || !strings.Contains(err.Error(), "not converged after 2s") {
+		t.Errorf("Move without a timeout of its own = %v, want how long it was tried", err)
 	}
 }

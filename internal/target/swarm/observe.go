@@ -35,7 +35,7 @@ func (t *Target) Observe(ctx context.Context, v rotation.Version) (rotation.Hold
 			h.Complete = false
 		}
 	}
-	uses, err := t.uses(ctx, holds(v, objects))
+	uses, err := t.uses(ctx, v.Credential, holds(v, objects))
 	if err != nil {
 		return rotation.Holding{}, fmt.Errorf("observing version %d of %q: %w", v.Number, v.Credential, err)
 	}
@@ -46,8 +46,9 @@ func (t *Target) Observe(ctx context.Context, v rotation.Version) (rotation.Hold
 }
 
 // objects returns what exists of a version. An object on record is found by its
-// id, or by its name while the id is not known; where nothing is on record, as
-// after a crash, by the name that it would have.
+// id; where none is on record, as after a crash, by the name that it would
+// have, if our labels say that it is the one: somebody else may have made a
+// secret of that name.
 func (t *Target) objects(ctx context.Context, v rotation.Version) (map[string]rotation.Object, error) {
 	list, err := t.engine.secrets(ctx)
 	if err != nil {
@@ -70,7 +71,8 @@ func (t *Target) objects(ctx context.Context, v rotation.Version) (map[string]ro
 	found := map[string]rotation.Object{}
 	for field, o := range want {
 		s, ok := findIn(list, o)
-		if owner := s.Spec.Labels[labelCredential]; ok && (owner == "" || owner == v.Credential) {
+		owner := s.Spec.Labels[labelCredential]
+		if ok && (bears(s, v) || o.ID != "" && (owner == "" || owner == v.Credential)) {
 			found[field] = rotation.Object{ID: s.ID, Name: s.Spec.Name}
 		}
 	}
@@ -98,8 +100,9 @@ type use struct {
 
 // uses returns every spec, previous spec and task that has a reference for
 // which ours is true. Probes are not uses. The previous spec of a job is none:
-// no update could move it on without running the job.
-func (t *Target) uses(ctx context.Context, ours func(*swarm.SecretReference) bool) ([]use, error) {
+// no update could move it on without running the job. The spec of a service
+// that is ignored on purpose and runs nothing is an idle use.
+func (t *Target) uses(ctx context.Context, credential string, ours func(*swarm.SecretReference) bool) ([]use, error) {
 	services, err := t.engine.services(ctx)
 	if err != nil {
 		return nil, err
@@ -109,14 +112,18 @@ func (t *Target) uses(ctx context.Context, ours func(*swarm.SecretReference) boo
 		return nil, err
 	}
 	var uses []use
-	byID := map[string]swarm.Service{}
+	byID, busy := map[string]swarm.Service{}, map[string]bool{}
+	for _, task := range tasks {
+		busy[task.ServiceID] = busy[task.ServiceID] || alive(task)
+	}
 	for _, s := range services {
 		byID[s.ID] = s
 		if isProbe(s.Spec) {
 			continue
 		}
 		if names(s.Spec.TaskTemplate, ours) {
-			uses = append(uses, use{rotation.Use{Kind: useSpec, Name: s.Spec.Name}, s})
+			idle := !busy[s.ID] && t.ignored(credential, s.Spec.Name)
+			uses = append(uses, use{rotation.Use{Kind: useSpec, Name: s.Spec.Name, Idle: idle}, s})
 		}
 		if s.PreviousSpec != nil && !(service{Service: s}).job() && names(s.PreviousSpec.TaskTemplate, ours) {
 			uses = append(uses, use{rotation.Use{Kind: usePrevious, Name: s.Spec.Name}, s})
@@ -124,7 +131,7 @@ func (t *Target) uses(ctx context.Context, ours func(*swarm.SecretReference) boo
 	}
 	for _, task := range tasks {
 		s := byID[task.ServiceID]
-		if !alive(task) || isProbe(s.Spec) || !names(task.Spec, ours) {
+		if !alive(task) || isProbe(s.Spec) || ofProbe(task) || !names(task.Spec, ours) {
 			continue
 		}
 		uses = append(uses, use{rotation.Use{Kind: useTask, Name: taskName(s.Spec.Name, task), Detail: string(task.Status.State)}, s})
@@ -132,7 +139,17 @@ func (t *Target) uses(ctx context.Context, ours func(*swarm.SecretReference) boo
 	return uses, nil
 }
 
+// ignored reports whether a service is left alone on purpose.
+func (t *Target) ignored(credential, service string) bool {
+	return slices.ContainsFunc(t.Layouts[credential].Ignore, func(i Ignored) bool { return i.Service == service && i.Reason != "" })
+}
+
 func isProbe(s swarm.ServiceSpec) bool { return s.Labels[labelProbe] != "" }
+
+// ofProbe reports whether a task is a probe's, also when its service is gone.
+func ofProbe(t swarm.Task) bool {
+	return t.Spec.ContainerSpec != nil && t.Spec.ContainerSpec.Labels[labelProbe] != ""
+}
 
 // names reports whether a task of this spec gets a secret for which ours is true.
 func names(spec swarm.TaskSpec, ours func(*swarm.SecretReference) bool) bool {

@@ -15,7 +15,7 @@ import (
 // Preflight implements [rotation.Preflighter]. It checks that the engine
 // manages a Swarm, that every service that uses a secret of the credential is
 // declared or ignored, that the declared ones exist, are converged and are not
-// being updated, and that a second task of each finds a place if it is to
+// being updated, that nothing is in the way of what is to be mounted, and that a second task of each finds a place if it is to
 // start first. What is worth knowing and keeps nothing from going on is logged;
 // see [Target.Warnings].
 func (t *Target) Preflight(ctx context.Context, c rotation.Credential) error {
@@ -37,6 +37,11 @@ func (t *Target) preflight(ctx context.Context, c rotation.Credential) error {
 	}
 	if err := t.declared(ctx, c.Name, t.known(c)); err != nil {
 		faults = append(faults, err)
+	}
+	if c.Open == nil || len(c.Open.Steps) == 0 {
+		if err := t.returned(ctx, c); err != nil {
+			faults = append(faults, err)
+		}
 	}
 	seen := map[string]bool{}
 	for _, p := range t.Layouts[c.Name].Placements {
@@ -109,16 +114,15 @@ func (t *Target) known(c rotation.Credential) func(*swarm.SecretReference) bool 
 // by, and the end of the old version would hit them. A service that runs no
 // task now counts as well.
 func (t *Target) declared(ctx context.Context, credential string, ours func(*swarm.SecretReference) bool) error {
-	uses, err := t.uses(ctx, ours)
+	uses, err := t.uses(ctx, credential, ours)
 	if err != nil {
 		return err
 	}
-	l := t.Layouts[credential]
 	var strangers []string
 	for _, u := range uses {
 		name := u.service.Spec.Name
-		known := slices.ContainsFunc(l.Placements, func(p rotation.Placement) bool { return p.Service == name }) ||
-			slices.ContainsFunc(l.Ignore, func(i Ignored) bool { return i.Service == name && i.Reason != "" })
+		known := t.ignored(credential, name) ||
+			slices.ContainsFunc(t.Layouts[credential].Placements, func(p rotation.Placement) bool { return p.Service == name })
 		if known || u.Kind == useTask || slices.ContainsFunc(strangers, func(s string) bool { return strings.HasPrefix(s, fmt.Sprintf("%q", name)) }) {
 			continue
 		}
@@ -150,6 +154,9 @@ func (t *Target) preflightService(ctx context.Context, p rotation.Placement, c r
 	if s.Spec.TaskTemplate.ContainerSpec == nil {
 		return rotation.Errorf(rotation.Refused, "", "service %q runs no container", p.Service)
 	}
+	if err := t.movable(s, c); err != nil {
+		return err
+	}
 	if at, complete := c.At(rotation.Prepare); at && !complete && names(s.Spec.TaskTemplate, holds(c.Next(), nil)) {
 		return nil // our own move, which was cut off: it is gone on with, or taken back
 	}
@@ -173,7 +180,7 @@ func (t *Target) preflightService(ctx context.Context, p rotation.Placement, c r
 	if p.Rollout.Order != swarm.UpdateOrderStartFirst {
 		return nil
 	}
-	return t.placeable(ctx, s, tasks, p)
+	return t.placeable(ctx, s, p)
 }
 
 // quiet reports whether an update has nothing left to do but to watch its tasks.
@@ -214,34 +221,4 @@ func healthy(s service, tasks []swarm.Task) error {
 	}
 	return rotation.Errorf(rotation.Unknown, "make it well first: docker service ps --no-trunc "+s.Spec.Name,
 		"service %q has %d of %d tasks running%s", s.Spec.Name, up, wanted, strings.TrimRight(why, " "))
-}
-
-// Warnings returns what people should know of the credential's services before
-// they are moved, and which is no reason not to. It reads only.
-func (t *Target) Warnings(ctx context.Context, credential string) ([]string, error) {
-	var warnings []string
-	for _, p := range t.Layouts[credential].Placements {
-		s, err := t.engine.service(ctx, p.Service)
-		if err != nil {
-			return nil, err
-		}
-		switch {
-		case s.job():
-			warnings = append(warnings, fmt.Sprintf("service %q is a job: moving it runs it once", p.Service))
-			continue
-		case !t.engine.hasHealthcheck(ctx, s.Spec):
-			warnings = append(warnings, fmt.Sprintf("service %q has no HEALTHCHECK that this manager knows of: a task counts as healthy when it ran for %s", p.Service, p.Rollout.Monitor))
-		}
-		if s.Spec.UpdateConfig != nil && s.Spec.UpdateConfig.FailureAction == swarm.UpdateFailureActionRollback {
-			warnings = append(warnings, fmt.Sprintf("service %q has failure_action: rollback; during a move it is pause, and set back at the end", p.Service))
-		}
-		if c := s.Spec.TaskTemplate.ContainerSpec; c != nil && p.Rollout.Order == swarm.UpdateOrderStartFirst {
-			for _, m := range c.Mounts {
-				if m.Type == "volume" && !m.ReadOnly {
-					warnings = append(warnings, fmt.Sprintf("service %q writes to the volume at %q: with start-first two tasks may do so for a moment", p.Service, m.Target))
-				}
-			}
-		}
-	}
-	return warnings, nil
 }

@@ -3,12 +3,17 @@ package swarm_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
+	"io"
+	"net/http"
 	"os"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/docker/docker/api/types/network"
 	engineapi "github.com/docker/docker/api/types/swarm"
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/keyturn/keyturn/internal/rotation"
 	"github.com/keyturn/keyturn/internal/target/swarm"
@@ -27,6 +32,7 @@ func TestProbe(t *testing.T) {
 		{"good", rotation.Alive, ""},
 		{"bad", rotation.Dead, "password authentication failed for orders_a"},
 		{"unfit", rotation.Unfit, "without its rights"},
+		{"ca", rotation.Alive, ""}, // only with the backend's CA
 		{"whatever", rotation.Inconclusive, "starting up"},
 		{"panic", rotation.Inconclusive, "exit code 2"},
 	} {
@@ -40,7 +46,7 @@ func TestProbe(t *testing.T) {
 		t.Logf("probe: %s in %s", r.Answer, time.Since(begun))
 	}
 	v := s.put(20, "slow")
-	ctx, cancel := context.WithTimeout(s.ctx(), 3*time.Second)
+	ctx, cancel := context.WithTimeout(s.ctx(), 12*time.Second)
 	defer cancel()
 	if r := s.target.Probe(ctx, v, spec, s.placement); r.Answer != rotation.Inconclusive || !strings.Contains(r.Reason, "running") {
 		t.Errorf("probe that takes too long = %+v, want unknown, running", r)
@@ -52,6 +58,10 @@ func TestProbe(t *testing.T) {
 	s.target.ProbeImage = "keyturn-task:missing"
 	if r := s.target.Probe(s.ctx(), v, spec, s.placement); r.Answer != rotation.Inconclusive || !strings.Contains(r.Reason, "keyturn-task:missing") {
 		t.Errorf("probe without its image = %+v", r)
+	}
+	s.target.ProbeImage = imageAlien // ends well, and has tried nothing
+	if r := s.target.Probe(s.ctx(), v, spec, s.placement); r.Answer != rotation.Inconclusive || !strings.Contains(r.Reason, "is \""+imageAlien+"\" the image of Keyturn?") {
+		t.Errorf("probe by an image that is not ours = %+v", r)
 	}
 	s.nothingLeft()
 
@@ -77,10 +87,69 @@ func TestProbeUser(t *testing.T) {
 	if r := s.target.Probe(s.ctx(), v, spec, s.placement); r.Answer != rotation.Alive {
 		t.Errorf("probe of a mount for user 70 = %+v", r)
 	}
+	// What only root may read is read as root, whoever the probe's image is for.
+	s.target.ProbeImage = imageUser
+	s.update(s.placement.Service, func(spec *engineapi.ServiceSpec) {
+		file := spec.TaskTemplate.ContainerSpec.Secrets[0].File
+		file.UID, file.GID, file.Mode = "0", "0", 0o400
+	})
+	if r := s.target.Probe(s.ctx(), v, spec, s.placement); r.Answer != rotation.Alive {
+		t.Errorf("probe of a mount for root alone = %+v", r)
+	}
 	// A declared change of the owner is tried, too.
 	s.placement.UID = &gid
 	if r := s.target.Probe(s.ctx(), v, spec, s.placement); r.Answer != rotation.Alive {
 		t.Errorf("probe of a mount that is to be for user 71 = %+v", r)
+	}
+}
+
+// A probe stands where the service does: on its networks, without its names in
+// them, on its nodes, with its groups and hosts, and can do nothing else.
+func TestProbePlace(t *testing.T) {
+	s := newStage(t)
+	v := s.put(1, "good")
+	overlay, err := s.client.NetworkCreate(s.Context(), s.credential+"_net", network.CreateOptions{Driver: "overlay"})
+	s.must(err)
+	// After the service, which a clean-up that is registered before removes.
+	defer func() {
+		s.clean()
+		s.eventually(func() bool { return s.client.NetworkRemove(context.WithoutCancel(s.Context()), overlay.ID) == nil })
+	}()
+	nodes, err := s.client.NodeList(s.Context(), engineapi.NodeListOptions{})
+	s.must(err)
+	constraints := []string{"node.hostname==" + nodes[0].Description.Hostname}
+	s.serve(v, withImage(imagePlain), func(spec *engineapi.ServiceSpec) {
+		spec.TaskTemplate.Networks = []engineapi.NetworkAttachmentConfig{{Target: overlay.ID, Aliases: []string{"db"}}}
+		spec.TaskTemplate.Placement = &engineapi.Placement{Constraints: constraints, MaxReplicas: 1}
+		c := spec.TaskTemplate.ContainerSpec
+		c.Groups, c.Hosts, c.User = []string{"70"}, []string{"192.0.2.1 db.example"}, "1000"
+		c.Secrets[0].File.GID, c.Secrets[0].File.Mode = "70", 0o440
+	})
+	var asked engineapi.ServiceSpec
+	s.client = s.through(func(r *http.Request, next http.RoundTripper) (*http.Response, error) {
+		if strings.HasSuffix(r.URL.Path, "/services/create") {
+			body, err := io.ReadAll(r.Body)
+			s.must(err)
+			s.must(json.Unmarshal(body, &asked))
+			r.Body = io.NopCloser(bytes.NewReader(body))
+		}
+		return next.RoundTrip(r)
+	})
+	s.retarget()
+	if r := s.target.Probe(s.ctx(), v, rotation.ProbeSpec{Backend: "fake", Endpoints: []string{"fake://db"}}, s.placement); r.Answer != rotation.Alive {
+		t.Errorf("probe = %+v, want that group 70 may read the mount", r)
+	}
+	task := asked.TaskTemplate
+	if diff := cmp.Diff([]engineapi.NetworkAttachmentConfig{{Target: overlay.ID}}, task.Networks); diff != "" {
+		t.Errorf("networks (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff(&engineapi.Placement{Constraints: constraints}, task.Placement); diff != "" {
+		t.Errorf("placement (-want +got):\n%s", diff)
+	}
+	c := task.ContainerSpec
+	if !cmp.Equal(c.Groups, []string{"70"}) || !cmp.Equal(c.Hosts, []string{"192.0.2.1 db.example"}) || c.User != "1000" ||
+		!c.ReadOnly || !cmp.Equal(c.CapabilityDrop, []string{"ALL"}) || task.RestartPolicy.Condition != engineapi.RestartPolicyConditionNone {
+		t.Errorf("the probe runs as %+v, restarted %+v", c, task.RestartPolicy)
 	}
 }
 
@@ -103,13 +172,12 @@ func (s *stage) nothingLeft() {
 	}
 }
 
-// What a killed run left goes, whatever time it had; the rest stays.
+// What a killed run left goes; the rest stays.
 func TestSweep(t *testing.T) {
 	s := newStage(t)
-	later := time.Now().Add(time.Hour).UTC().Format(time.RFC3339)
 	for name, labels := range map[string]map[string]string{
-		"dead":  {"keyturn.credential": s.credential, "keyturn.probe": later},
-		"other": {"keyturn.credential": s.credential + "-other", "keyturn.probe": later},
+		"dead":  {"keyturn.credential": s.credential, "keyturn.probe": "yes"},
+		"other": {"keyturn.credential": s.credential + "-other", "keyturn.probe": "yes"},
 		"none":  {"keyturn.credential": s.credential},
 	} {
 		_, err := s.client.ConfigCreate(s.Context(), engineapi.ConfigSpec{Data: []byte("x"),
@@ -118,7 +186,7 @@ func TestSweep(t *testing.T) {
 	}
 	v := s.put(1, "slow")
 	left := s.spec("probe-"+s.credential, v)
-	left.Labels = map[string]string{"keyturn.credential": s.credential, "keyturn.probe": later}
+	left.Labels = map[string]string{"keyturn.credential": s.credential, "keyturn.probe": "yes"}
 	_, err := s.client.ServiceCreate(s.Context(), left, engineapi.ServiceCreateOptions{})
 	s.must(err)
 	s.must(s.target.Sweep(s.ctx(), s.credential))

@@ -17,13 +17,14 @@ import (
 	"github.com/keyturn/keyturn/internal/secret"
 )
 
-// The exit codes of a probe's task. Any other one, such as those of a program
-// that could not start or of a panic, answers nothing.
+// The exit codes of a probe's task. Any other one answers nothing: 0, with
+// which any image may end that is not Keyturn's, or those of a program that
+// could not start or that panicked.
 const (
-	ExitAlive   = 0
-	ExitDead    = 10
-	ExitUnfit   = 11
-	ExitUnknown = 12
+	ExitAlive   = 40
+	ExitDead    = 41
+	ExitUnfit   = 42
+	ExitUnknown = 43
 )
 
 // ProbeArgs returns the arguments with which a probe's task starts the keyturn

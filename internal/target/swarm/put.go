@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
-	"strconv"
 	"strings"
 
 	"github.com/containerd/errdefs"
@@ -56,17 +54,8 @@ func (t *Target) Put(ctx context.Context, v rotation.Version, m rotation.Materia
 	return v, nil
 }
 
-// labels are those of a secret of the version.
-func labels(ctx context.Context, v rotation.Version) map[string]string {
-	l := map[string]string{labelCredential: v.Credential, labelVersion: strconv.Itoa(v.Number)}
-	if id := rotation.RotationID(ctx); id != "" {
-		l[labelRotation] = id
-	}
-	return l
-}
-
 func (t *Target) putOne(ctx context.Context, v rotation.Version, name string, value secret.Value) (rotation.Object, error) {
-	annotations := swarm.Annotations{Name: name, Labels: labels(ctx, v)}
+	annotations := swarm.Annotations{Name: name, Labels: labels(v, rotation.RotationID(ctx))}
 	made, err := t.engine.SecretCreate(ctx, swarm.SecretSpec{Annotations: annotations, Data: value.Reveal()})
 	if err == nil {
 		return rotation.Object{ID: made.ID, Name: name}, t.prove(ctx, made.ID, annotations.Labels, value)
@@ -99,16 +88,7 @@ func (t *Target) prove(ctx context.Context, id string, labels map[string]string,
 			return fault(fmt.Errorf("proving what was stored: %w", err))
 		}
 		spec := s.Spec
-		spec.Labels = maps.Clone(spec.Labels)
-		if spec.Labels == nil {
-			spec.Labels = map[string]string{}
-		}
-		for k, want := range labels {
-			if spec.Labels[k] == "" || k != labelRotation {
-				spec.Labels[k] = want
-			}
-		}
-		spec.Data = value.Reveal()
+		spec.Labels, spec.Data = labelled(spec.Labels, labels), value.Reveal()
 		err = t.engine.SecretUpdate(ctx, s.ID, s.Version, spec)
 		switch {
 		case err == nil:

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
-	"slices"
 	"strings"
 
 	"github.com/containerd/errdefs"
@@ -16,8 +14,11 @@ import (
 
 // Remove implements [rotation.Target]. Swarm itself looks at the specs alone; a
 // rollback to a previous spec whose secret is gone would take the service
-// down. So where only previous specs are left, an update of a label moves them
-// on first, and restarts nothing.
+// down. So where only previous specs are left, an update with the spec as it
+// is moves them on first, and restarts nothing.
+//
+// A secret that a deployment made again under the name of one that was removed
+// goes, too, if it bears our labels.
 func (t *Target) Remove(ctx context.Context, v rotation.Version) error {
 	if err := t.remove(ctx, v); err != nil {
 		return fmt.Errorf("removing version %d of %q: %w", v.Number, v.Credential, err)
@@ -33,20 +34,22 @@ func (t *Target) remove(ctx context.Context, v rotation.Version) error {
 	if err != nil {
 		return err
 	}
-	found := map[string]rotation.Object{}
-	for field, o := range v.Objects {
-		if s, ok := findIn(list, o); ok {
-			found[field] = rotation.Object{ID: s.ID, Name: s.Spec.Name}
+	var found []swarm.Secret
+	for _, s := range list {
+		for _, o := range v.Objects {
+			if o.ID == s.ID || o.Name == s.Spec.Name && bears(s, v) {
+				found = append(found, s)
+			}
 		}
 	}
 	if len(found) == 0 {
 		return nil
 	}
-	ours := holds(v, found)
+	ours := holds(v, nil)
 	if err := t.sweep(ctx, v.Credential, func(s swarm.ServiceSpec) bool { return names(s.TaskTemplate, ours) }); err != nil {
 		return err
 	}
-	uses, err := t.uses(ctx, ours)
+	uses, err := t.uses(ctx, v.Credential, ours)
 	if err != nil {
 		return err
 	}
@@ -54,21 +57,30 @@ func (t *Target) remove(ctx context.Context, v rotation.Version) error {
 		return err
 	}
 	for _, u := range uses {
-		if err := t.moveOn(ctx, u.service, v, ours); err != nil {
+		if err := t.moveOn(ctx, u.service, ours); err != nil {
 			return err
 		}
 	}
-	for _, field := range slices.Sorted(maps.Keys(found)) {
-		err := t.engine.SecretRemove(ctx, found[field].ID)
-		switch {
-		case err == nil, errdefs.IsNotFound(err):
-		case strings.Contains(err.Error(), "is in use by"):
-			return fmt.Errorf("%w: %w", rotation.ErrInUse, err)
-		default:
-			return fault(fmt.Errorf("removing secret %q: %w", found[field].Name, err))
+	for _, s := range found {
+		if err := t.removeSecret(ctx, s); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+func (t *Target) removeSecret(ctx context.Context, s swarm.Secret) error {
+	if err := rotation.CheckLease(ctx); err != nil {
+		return err
+	}
+	err := t.engine.SecretRemove(ctx, s.ID)
+	switch {
+	case err == nil, errdefs.IsNotFound(err):
+		return nil
+	case strings.Contains(err.Error(), "is in use by"):
+		return fmt.Errorf("%w: %w", rotation.ErrInUse, err)
+	}
+	return fault(fmt.Errorf("removing secret %q: %w", s.Spec.Name, err))
 }
 
 // inUse is the error of uses that are more than a previous spec.
@@ -86,8 +98,9 @@ func inUse(uses []use) error {
 		fmt.Errorf("%w: %s", rotation.ErrInUse, strings.Join(by, ", ")))
 }
 
-// moveOn makes the previous spec of a service the one that it has now.
-func (t *Target) moveOn(ctx context.Context, was swarm.Service, v rotation.Version, ours func(*swarm.SecretReference) bool) error {
+// moveOn makes the previous spec of a service the one that it has now, by an
+// update that changes nothing.
+func (t *Target) moveOn(ctx context.Context, was swarm.Service, ours func(*swarm.SecretReference) bool) error {
 	for range tries {
 		s, err := t.engine.service(ctx, was.ID)
 		if ctx.Err() == nil && rotation.ClassOf(err) == rotation.Invalid {
@@ -106,16 +119,7 @@ func (t *Target) moveOn(ctx context.Context, was swarm.Service, v rotation.Versi
 		if state := underWay(s.Service); state != "" {
 			return rotation.Classify(rotation.Failed, "wait until it is over", fmt.Errorf("%w: the update of service %q is %s", rotation.ErrInUse, s.Spec.Name, state))
 		}
-		next := viewOf(s.Spec).clone()
-		if next.Labels == nil {
-			next.Labels = map[string]string{}
-		}
-		next.Labels[labelRetired] = fmt.Sprintf("%s v%d %d", v.Credential, v.Number, s.Version.Index)
-		spec, err := patch(s.raw, next)
-		if err != nil {
-			return err
-		}
-		if err = t.engine.update(ctx, s, spec); err == nil {
+		if err = t.engine.update(ctx, s, s.raw); err == nil {
 			return nil
 		}
 		if !errors.Is(err, errStale) {

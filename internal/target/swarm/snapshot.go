@@ -4,10 +4,36 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"path"
+	"slices"
+
+	"github.com/docker/docker/api/types/swarm"
 
 	"github.com/keyturn/keyturn/internal/rotation"
 )
+
+// A before is the part of a service that is ours, as it was before a rotation
+// first touched it. No value of a secret can stand in it. The update settings
+// are not in it: they may be changed until the move. See [mark].
+type before struct {
+	ID       string                   `json:"id"` // one made again under its name is another service
+	Secrets  []*swarm.SecretReference `json:"secrets,omitempty"`
+	Env      map[string]string        `json:"env,omitempty"`
+	Other    []string                 `json:"other,omitempty"` // variables that hold something else than the path of a secret
+	Rotation string                   `json:"rotation,omitempty"`
+}
+
+func beforeOf(data json.RawMessage) (*before, error) {
+	if len(data) == 0 {
+		return nil, nil
+	}
+	var b before
+	if err := json.Unmarshal(data, &b); err != nil {
+		return nil, fmt.Errorf("reading how a service was before: %w", err)
+	}
+	return &b, nil
+}
 
 // Snapshot implements [rotation.Target].
 func (t *Target) Snapshot(ctx context.Context, placements []rotation.Placement) (map[string]json.RawMessage, error) {
@@ -19,7 +45,7 @@ func (t *Target) Snapshot(ctx context.Context, placements []rotation.Placement) 
 		}
 		b, ok := all[p.Service]
 		if !ok {
-			b = before{ID: s.ID, Env: map[string]string{}, Update: s.Spec.UpdateConfig}
+			b = before{ID: s.ID, Env: map[string]string{}, Rotation: s.Spec.Labels[labelRotation]}
 		}
 		b.note(viewOf(s.Spec), p)
 		all[p.Service] = b
@@ -37,24 +63,42 @@ func (t *Target) Snapshot(ctx context.Context, placements []rotation.Placement) 
 
 // note adds the part that a placement declares.
 func (b *before) note(v view, p rotation.Placement) {
-	mount := func(at string) {
-		if ref := v.at(path.Clean(at)); ref != nil && b.at(path.Clean(at)) == nil {
+	mounted := func(at string) bool {
+		ref := v.at(path.Clean(at))
+		if ref != nil && b.at(path.Clean(at)) == nil {
 			b.Secrets = append(b.Secrets, ref)
 		}
+		return ref != nil
 	}
 	for name := range p.Env {
 		if value, ok := v.env(name); ok {
 			b.Env[name] = value
 		}
 	}
-	for name := range p.File {
-		// Whatever is no path may be a value that somebody put there.
-		if at, _ := v.env(name); path.IsAbs(at) {
+	for _, name := range slices.Sorted(maps.Keys(p.File)) {
+		at, ok := v.env(name)
+		switch {
+		case path.IsAbs(at) && mounted(at):
 			b.Env[name] = at
-			mount(at)
+		case ok: // what stands there may be a value
+			b.Other = append(b.Other, name)
 		}
 	}
 	for at := range p.Path {
-		mount(at)
+		mounted(at)
 	}
+}
+
+// at returns what was mounted at a path.
+func (b *before) at(target string) *swarm.SecretReference {
+	if b == nil {
+		return nil
+	}
+	return view{Secrets: b.Secrets}.at(target)
+}
+
+// had reports whether the service had a variable.
+func (b *before) had(name string) bool {
+	_, ok := b.Env[name]
+	return ok || slices.Contains(b.Other, name)
 }

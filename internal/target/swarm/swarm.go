@@ -18,6 +18,16 @@
 //     without waiting for them to become healthy.
 //   - A task that turns unhealthy before it was running may end as "complete",
 //     if its process ends with code 0 when it is stopped.
+//   - An update with the spec as it is restarts nothing and makes the previous
+//     spec the same.
+//
+// A secret is removed when no spec, no previous spec and no task names it, with
+// one exception: the previous spec of a job. It could be moved on only by
+// running the job once more, which may do more harm than what is given up:
+// docker service rollback of that job finds its secret gone.
+//
+// While a service is moved it bears the label keyturn.update, which says what
+// to set back at the end and what was shipped when the move began; see mark.
 //
 // A lease is a Swarm config, keyturn.lock.<credential>, whose labels hold the
 // holder: labels of a config are changed by compare-and-swap, its data never.
@@ -43,16 +53,6 @@ var (
 	_ rotation.Target      = (*Target)(nil)
 	_ rotation.Leaser      = (*Target)(nil)
 	_ rotation.Preflighter = (*Target)(nil)
-)
-
-// The labels of what we make. They are a copy of what the journal knows.
-const (
-	labelCredential = "keyturn.credential"
-	labelVersion    = "keyturn.version"
-	labelRotation   = "keyturn.rotation"
-	labelProbe      = "keyturn.probe"   // the time after which a probe is dead, RFC 3339
-	labelRetired    = "keyturn.retired" // on services: what moved their previous spec on
-	labelHolder     = "keyturn.holder"  // of a lease, as JSON
 )
 
 // Options says what a [Target] works on.

@@ -37,6 +37,8 @@ const (
 	imagePlain  = "keyturn-task:plain"  // without a health check
 	imageHealth = "keyturn-task:health" // with one, twice a second
 	imageOther  = "keyturn-task:other"  // another release of the same
+	imageAlien  = "keyturn-task:alien"  // ends well whatever it is asked
+	imageUser   = "keyturn-task:user"   // runs as a user of its own
 )
 
 var images sync.Once
@@ -54,6 +56,14 @@ func swarmClient(t *testing.T) *client.Client {
 		for tag, check := range map[string]*testserver.Healthcheck{imagePlain: nil, imageHealth: health, imageOther: health} {
 			if _, err := engine.BuildScratch(t.Context(), tag, map[string]string{"/task": program},
 				testserver.ImageConfig{Entrypoint: []string{"/task"}, Env: map[string]string{"TAG": tag}, Healthcheck: check}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for tag, config := range map[string]testserver.ImageConfig{
+			imageAlien: {Entrypoint: []string{"/task", "once"}},
+			imageUser:  {Entrypoint: []string{"/task"}, User: "65532:65532"},
+		} {
+			if _, err := engine.BuildScratch(t.Context(), tag, map[string]string{"/task": program}, config); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -226,13 +236,20 @@ func (s *stage) tasks(name string) []engineapi.Task {
 	return tasks
 }
 
-// update changes the spec of a service as somebody else would.
+// update changes the spec of a service as somebody else would: again, if anybody
+// else was faster.
 func (s *stage) update(name string, change option) {
 	s.Helper()
-	now := s.service(name)
-	change(&now.Spec)
-	_, err := s.client.ServiceUpdate(s.Context(), now.ID, now.Version, now.Spec, engineapi.ServiceUpdateOptions{})
-	s.must(err)
+	for {
+		now := s.service(name)
+		change(&now.Spec)
+		_, err := s.client.ServiceUpdate(s.Context(), now.ID, now.Version, now.Spec, engineapi.ServiceUpdateOptions{})
+		if err != nil && strings.Contains(err.Error(), "update out of sequence") {
+			continue
+		}
+		s.must(err)
+		return
+	}
 }
 
 // shift is what the engine of a rotation asks for.

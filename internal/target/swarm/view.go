@@ -97,6 +97,18 @@ func (v *view) unset(name string) {
 	v.Env = slices.DeleteFunc(v.Env, func(entry string) bool { return entry == name || strings.HasPrefix(entry, name+"=") })
 }
 
+// label sets a label; "" takes it away.
+func (v *view) label(name, value string) {
+	if value == "" {
+		delete(v.Labels, name)
+		return
+	}
+	if v.Labels == nil {
+		v.Labels = map[string]string{}
+	}
+	v.Labels[name] = value
+}
+
 // at returns the reference that is mounted at an absolute path, or nil.
 func (v view) at(target string) *swarm.SecretReference {
 	for _, ref := range v.Secrets {

@@ -1,7 +1,7 @@
 // Command task is what the services and the probes of the tests run.
 //
 // A value that contains "sick" makes its tasks unhealthy, "crash" makes them
-// fail at once, and "late" healthy only after two seconds.
+// fail at once, and "late" healthy, or done, only after two seconds.
 package main
 
 import (
@@ -36,6 +36,12 @@ func run() int {
 		}
 		return 0
 	case "once":
+		switch {
+		case strings.Contains(value, "crash"):
+			return 3
+		case strings.Contains(value, "late"):
+			time.Sleep(2 * time.Second)
+		}
 		return 0
 	}
 	if strings.Contains(value, "crash") {
@@ -62,6 +68,8 @@ func login(backend string) rotation.Login {
 			answer, reason = rotation.Alive, ""
 		case strings.HasPrefix(value, "bad"):
 			answer, reason = rotation.Dead, "password authentication failed for "+spec.Identity
+		case strings.HasPrefix(value, "ca") && strings.Contains(string(spec.CA), "BEGIN CERTIFICATE"):
+			answer, reason = rotation.Alive, ""
 		case strings.HasPrefix(value, "unfit"):
 			answer, reason = rotation.Unfit, "works without its rights"
 		case strings.HasPrefix(value, "slow"):
