@@ -166,8 +166,8 @@ func TestFirstStepsOnASwarm(t *testing.T) {
 		t.Errorf("the plan of a first version says:\n%s", out)
 	}
 	k.firstSteps()
-	if out := k.ok("plan"); !strings.Contains(out, "one label-only update per service, restarts nothing") {
-		t.Errorf("the plan does not say when a label-only update comes:\n%s", out)
+	if out := k.ok("plan"); !strings.Contains(out, "an empty update per service, restarts nothing") {
+		t.Errorf("the plan does not say when the empty update comes:\n%s", out)
 	}
 	k.noneFailed()
 }

@@ -206,7 +206,7 @@ func printForward(w io.Writer, p rotation.Plan) {
 	}
 	effect := "restarts nothing"
 	if p.Replaces {
-		effect = "one label-only update per service, restarts nothing"
+		effect = "an empty update per service, restarts nothing"
 	}
 	for _, c := range p.Credentials {
 		if c.From != 0 && ahead(rotation.Cleanup, c) {

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -144,5 +145,7 @@ func (p *parser) restart(cfg *Config, e entry, n *yaml.Node, key string) {
 		p.fault(here, key, "leave it out: the Swarm replaces the tasks", "a restart belongs to a directory")
 	case len(e.Restart) == 0 || e.Restart[0] == "":
 		p.fault(here, key, "write it as [systemctl, restart, orders]", "the restart names no command")
+	case strings.Contains(e.Restart[0], "/") && !filepath.IsAbs(e.Restart[0]):
+		p.fault(here, key, "write its absolute path, or the name of a program in PATH", "the restart's program has a relative path, and it runs in /")
 	}
 }

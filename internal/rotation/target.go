@@ -22,8 +22,8 @@ type Target interface {
 	Observe(context.Context, Version) (Holding, error)
 
 	// Snapshot returns, by service, what Move will change and must set back:
-	// references, our variables, update settings. It reads only, and no value
-	// of a secret stands in it.
+	// references and our variables. It reads only, and no value of a secret
+	// stands in it.
 	Snapshot(context.Context, []Placement) (map[string]json.RawMessage, error)
 
 	// Move makes the services read what the shifts say, one update per
