@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -13,14 +14,21 @@ type Rotation struct {
 	Phases []Phase
 	Tried  int // logins from the first command's start to the last one's end
 	Failed int
-	Killed bool // killed in the middle of cutover, and gone on with
+	Lasted time.Duration // the time of those logins
+	Killed bool          // killed in the middle of cutover, and gone on with
+	// Old is what our own logins with the credentials of before came to
+	// afterwards: that of this rotation is the last one.
+	Old []Answer
 }
 
 // A Phase is a phase of Keyturn or a step of the script.
 type Phase struct {
 	Name string
 	Took time.Duration
-	Runs []Run // one, unless it waited or was killed
+	// Swarm is the part of it in which Swarm updated the service, by Swarm's own
+	// record: UpdateStatus, from StartedAt to CompletedAt.
+	Swarm time.Duration
+	Runs  []Run // one, unless it waited or was killed
 }
 
 // Took is the time of the named phases, or of all.
@@ -39,25 +47,51 @@ func (r Rotation) Took(names ...string) time.Duration {
 	return sum
 }
 
-// counted runs something and says how many logins were tried and failed meanwhile.
-func (k *Stack) counted(do func() error) (tried, failed int, err error) {
-	before, err := k.Load()
-	if err != nil {
-		return 0, 0, err
+// BySwarm is the part of the named phases in which Swarm updated the service.
+func (r Rotation) BySwarm(names ...string) time.Duration {
+	var sum time.Duration
+	for _, p := range r.Phases {
+		if slices.Contains(names, p.Name) {
+			sum += p.Swarm
+		}
 	}
-	doing := do()
-	after, err := k.Load()
-	return after.Tried() - before.Tried(), after.Failed - before.Failed, errors.Join(doing, err)
+	return sum
 }
 
-// Rotate takes an adopted stack through prepare, validate, cutover and cleanup.
-// If kill is set, cutover is killed in its middle and run again.
+// counted does something and counts the logins that are tried and that fail
+// meanwhile.
+func (k *Stack) counted(r *Rotation, do func() error) error {
+	before, err := k.Load()
+	if err != nil {
+		return err
+	}
+	begun := time.Now()
+	doing := do()
+	r.Lasted = time.Since(begun)
+	after, err := k.Load()
+	r.Tried, r.Failed = after.Tried()-before.Tried(), after.Failed-before.Failed
+	return errors.Join(doing, err)
+}
+
+// Rotate takes an adopted stack through prepare, validate, cutover and cleanup,
+// and then logs in with what the tasks held before. If kill is set, cutover is
+// killed in its middle and run again.
 func (k *Stack) Rotate(ctx context.Context, kill bool) (Rotation, error) {
 	r := Rotation{Killed: kill}
-	var err error
-	r.Tried, r.Failed, err = k.counted(func() error {
+	err := k.rotate(ctx, &r)
+	if err != nil {
+		return r, fmt.Errorf("rotating %q: %w", k.Credential(), err)
+	}
+	return r, nil
+}
+
+func (k *Stack) rotate(ctx context.Context, r *Rotation) error {
+	if err := k.remember(ctx); err != nil {
+		return err
+	}
+	err := k.counted(r, func() error {
 		for _, phase := range []string{"prepare", "validate", "cutover", "cleanup"} {
-			p, err := k.phase(ctx, phase, kill && phase == "cutover")
+			p, err := k.phase(ctx, phase, r.Killed && phase == "cutover")
 			r.Phases = append(r.Phases, p)
 			if err != nil {
 				return err
@@ -66,14 +100,26 @@ func (k *Stack) Rotate(ctx context.Context, kill bool) (Rotation, error) {
 		return nil
 	})
 	if err != nil {
-		return r, fmt.Errorf("rotating %q: %w", k.Credential(), err)
+		return err
 	}
-	return r, nil
+	r.Old, err = k.tryOld(ctx)
+	return err
 }
 
-// phase runs one phase. Cleanup is asked again until the overlap is over; that
-// wait is not counted.
+// phase runs one phase, and asks Swarm what part of it was its own.
 func (k *Stack) phase(ctx context.Context, name string, kill bool) (Phase, error) {
+	begun := time.Now()
+	p, err := k.runPhase(ctx, name, kill)
+	if err != nil {
+		return p, err
+	}
+	p.Swarm, err = k.updating(ctx, begun)
+	return p, err
+}
+
+// runPhase runs one phase. Cleanup is asked again until the overlap is over;
+// that wait is not counted.
+func (k *Stack) runPhase(ctx context.Context, name string, kill bool) (Phase, error) {
 	s, p := k.scene, Phase{Name: name}
 	if kill {
 		run, err := s.KeyturnKilled(ctx, k)

@@ -115,8 +115,14 @@ func runLoad(ctx context.Context, t *testing.T, e *testserver.Engine, spec swarm
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := e.WaitTasks(ctx, id, swarm.TaskStateRunning, 2); err != nil {
+	tasks, err := e.WaitTasks(ctx, id, swarm.TaskStateRunning, 2)
+	if err != nil {
 		t.Fatal(err)
+	}
+	for _, task := range tasks {
+		if mounted, err := e.TaskFile(ctx, task, "/run/secrets/orders_db_password"); err != nil || string(mounted) != "right-password\n" {
+			t.Errorf("TaskFile of the secret = %q, %v, want what it holds", mounted, err)
+		}
 	}
 	time.Sleep(time.Second) // the load goes on
 	if err := e.RemoveService(ctx, id); err != nil {
