@@ -71,7 +71,8 @@ func compare(b *testing.B, o scenario.Options, limit float64) {
 	slices.Sort(ratios)
 	ratio := ratios[len(ratios)/2]
 	report(b, keyturn, script, ratio)
-	b.Logf("where the time of prepare, validate and cutover went, and that of the script:\n%s", breakdown(record, keyturn, script))
+	// Not by b.Log, which cuts it off after ten lines.
+	fmt.Fprintf(os.Stderr, "%s: where the time of prepare, validate and cutover went, and that of the script:\n%s", b.Name(), breakdown(record, keyturn, script))
 	if limit > 0 && ratio > limit {
 		b.Errorf("prepare, validate and cutover took %.2f times as long as the script, want %.1f at most", ratio, limit)
 	}
@@ -126,52 +127,74 @@ type cost struct {
 	mean time.Duration
 }
 
-// costs says where the mean time of the phases went. A move is Swarm's for as
-// long as Swarm itself says that it updates the service, and Keyturn's before and
-// after. What no step took is the start of the program, its reading and its journal.
+// moving are the steps that update the service.
+var moving = []string{"mount", "move"}
+
+// costs says where the mean time of the phases went. A step that updates the
+// service is Swarm's for as long as Swarm itself says that it does, and Keyturn's
+// before and after. What no step took is the start of the program, its reading and its journal.
 func costs(record scenario.Record, rotations []scenario.Rotation) (all []cost, whole time.Duration) {
 	n := time.Duration(len(rotations))
+	for _, r := range rotations {
+		whole += r.Took(phases...) / n
+	}
+	rest := whole
 	add := func(name string, sum time.Duration) {
 		i := slices.IndexFunc(all, func(c cost) bool { return c.name == name })
 		if i < 0 {
 			all, i = append(all, cost{name: name}), len(all)
 		}
 		all[i].mean += sum / n
-		whole -= sum / n
+		rest -= sum / n
 	}
-	for _, r := range rotations {
-		whole += r.Took(phases...) / n
-	}
-	total := whole
 	for _, s := range record.Steps {
-		if slices.Contains(phases, s.Phase) {
-			add(s.Phase+" "+s.Name, s.Took)
+		if !slices.Contains(phases, s.Phase) {
+			continue
+		}
+		name, swarm := s.Phase+" "+s.Name, time.Duration(0)
+		if slices.Contains(moving, s.Name) {
+			swarm = bySwarm(rotations, s.Ended.Add(-s.Took), s.Ended)
+			add(name+", by Swarm", swarm)
+		}
+		add(name, s.Took-swarm)
+	}
+	return append(all, cost{"all else", rest}), whole
+}
+
+// bySwarm is how long Swarm updated the service in a span of time. An update
+// that was still going on when a phase ended is seen again after the next one.
+func bySwarm(rotations []scenario.Rotation, from, to time.Time) time.Duration {
+	updates := map[time.Time]scenario.Update{}
+	for _, r := range rotations {
+		for _, p := range r.Phases {
+			updates[p.Update.Began] = p.Update
 		}
 	}
-	for _, phase := range phases {
-		for _, r := range rotations {
-			if swarm := r.BySwarm(phase); swarm > 0 {
-				add(phase+" move", -swarm)
-				add(phase+" move, by Swarm", swarm)
-			}
-		}
+	var sum time.Duration
+	for _, u := range updates {
+		sum += u.Within(from, to)
 	}
-	return append(all, cost{"all else", whole}), total
+	return sum
 }
 
 // breakdown prints the costs of Keyturn, and what of the script is Swarm's.
 func breakdown(record scenario.Record, keyturn, script []scenario.Rotation) string {
 	var out strings.Builder
+	row := func(name string, part, whole time.Duration) {
+		fmt.Fprintf(&out, "  %-26s %6.2f s  %3.0f %%\n", name, part.Seconds(), 100*part.Seconds()/whole.Seconds())
+	}
 	steps, whole := costs(record, keyturn)
 	for _, c := range steps {
-		fmt.Fprintf(&out, "  %-24s %6.2f s  %3.0f %%\n", c.name, c.mean.Seconds(), 100*c.mean.Seconds()/whole.Seconds())
+		row(c.name, c.mean, whole)
 	}
 	var all, swarm time.Duration
 	for _, r := range script {
-		all, swarm = all+r.Took()/time.Duration(len(script)), swarm+r.BySwarm("script")/time.Duration(len(script))
+		p := r.Phases[0]
+		all += p.Took / time.Duration(len(script))
+		swarm += p.Update.Within(p.Began, p.Began.Add(p.Took)) / time.Duration(len(script))
 	}
-	fmt.Fprintf(&out, "  %-24s %6.2f s  %3.0f %%\n", "script, by Swarm", swarm.Seconds(), 100*swarm.Seconds()/all.Seconds())
-	fmt.Fprintf(&out, "  %-24s %6.2f s  %3.0f %%\n", "script, all else", (all - swarm).Seconds(), 100*(all-swarm).Seconds()/all.Seconds())
+	row("script, by Swarm", swarm, all)
+	row("script, all else", all-swarm, all)
 	return out.String()
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 )
 
@@ -23,12 +22,26 @@ type Rotation struct {
 
 // A Phase is a phase of Keyturn or a step of the script.
 type Phase struct {
-	Name string
-	Took time.Duration
-	// Swarm is the part of it in which Swarm updated the service, by Swarm's own
-	// record: UpdateStatus, from StartedAt to CompletedAt.
-	Swarm time.Duration
-	Runs  []Run // one, unless it waited or was killed
+	Name   string
+	Began  time.Time
+	Took   time.Duration
+	Update Update // what Swarm did of it
+	Runs   []Run  // one, unless it waited or was killed
+}
+
+// An Update is the last update of the stack's service by Swarm's own record:
+// UpdateStatus, from StartedAt to CompletedAt, or to when it was looked at.
+type Update struct{ Began, Ended time.Time }
+
+// Within is the time that the update went on in a span of time.
+func (u Update) Within(from, to time.Time) time.Duration {
+	if u.Began.After(from) {
+		from = u.Began
+	}
+	if u.Ended.Before(to) {
+		to = u.Ended
+	}
+	return max(0, to.Sub(from))
 }
 
 // Took is the time of the named phases, or of all.
@@ -42,17 +55,6 @@ func (r Rotation) Took(names ...string) time.Duration {
 			if n == p.Name {
 				sum += p.Took
 			}
-		}
-	}
-	return sum
-}
-
-// BySwarm is the part of the named phases in which Swarm updated the service.
-func (r Rotation) BySwarm(names ...string) time.Duration {
-	var sum time.Duration
-	for _, p := range r.Phases {
-		if slices.Contains(names, p.Name) {
-			sum += p.Swarm
 		}
 	}
 	return sum
@@ -106,14 +108,15 @@ func (k *Stack) rotate(ctx context.Context, r *Rotation) error {
 	return err
 }
 
-// phase runs one phase, and asks Swarm what part of it was its own.
+// phase runs one phase, and asks Swarm for its last update.
 func (k *Stack) phase(ctx context.Context, name string, kill bool) (Phase, error) {
-	begun := time.Now()
+	began := time.Now()
 	p, err := k.runPhase(ctx, name, kill)
 	if err != nil {
 		return p, err
 	}
-	p.Swarm, err = k.updating(ctx, begun)
+	p.Began = began
+	p.Update, err = k.update(ctx)
 	return p, err
 }
 

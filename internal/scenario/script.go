@@ -30,13 +30,13 @@ docker secret rm %[1]s
 func (k *Stack) RunScript(ctx context.Context, n int) (Rotation, error) {
 	var r Rotation
 	err := k.counted(&r, func() error {
-		begun := time.Now()
+		began := time.Now()
 		run, err := k.scene.shell(ctx, k.Script(n))
 		if err := errors.Join(err, run.OK()); err != nil {
 			return err
 		}
-		swarm, err := k.updating(ctx, begun)
-		r.Phases = []Phase{{Name: "script", Took: run.Took, Swarm: swarm, Runs: []Run{run}}}
+		update, err := k.update(ctx)
+		r.Phases = []Phase{{Name: "script", Began: began, Took: run.Took, Update: update, Runs: []Run{run}}}
 		return err
 	})
 	if err != nil {

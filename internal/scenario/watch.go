@@ -81,22 +81,18 @@ func (k *Stack) try(ctx context.Context, h held) (Answer, error) {
 	return Answer{Login: h.login, Code: accepted}, conn.Close(ctx)
 }
 
-// updating is how long Swarm has been updating the service since then, by its
-// own record of its last update.
-func (k *Stack) updating(ctx context.Context, since time.Time) (time.Duration, error) {
-	now := time.Now()
+// update asks Swarm for its last update of the service.
+func (k *Stack) update(ctx context.Context) (Update, error) {
+	u := Update{Ended: time.Now()}
 	found, err := k.inspect(ctx)
 	if err != nil || found.UpdateStatus == nil || found.UpdateStatus.StartedAt == nil {
-		return 0, err
+		return Update{}, err
 	}
-	begun, ended := *found.UpdateStatus.StartedAt, now
-	if found.UpdateStatus.CompletedAt != nil && found.UpdateStatus.CompletedAt.Before(now) {
-		ended = *found.UpdateStatus.CompletedAt
+	u.Began = *found.UpdateStatus.StartedAt
+	if done := found.UpdateStatus.CompletedAt; done != nil {
+		u.Ended = *done
 	}
-	if begun.Before(since) {
-		begun = since
-	}
-	return max(0, ended.Sub(begun)), nil
+	return u, nil
 }
 
 // movedFrom counts the running tasks whose secrets are not those that the
