@@ -1,4 +1,5 @@
 # make demo    watch a credential being rotated under load, beside the script people use today
+#              (DUAL=1: with the old and the new one mounted from prepare to cutover)
 # make test    every test, with real servers; installs what is missing (.ci/install)
 # make crash   the long crash matrix: killed at every point
 # make bench   the benchmarks behind docs/benchmarks.md
@@ -25,17 +26,20 @@ build:
 install:
 	@.ci/install
 
+# These compile as the tests' own builds do (testserver.BuildGo), so once.
+STATIC := CGO_ENABLED=0 $(GO)
+
 demo: install
-	@$(GO) run -exec $(CURDIR)/.ci/as-root ./internal/demo
+	@$(STATIC) run -trimpath -exec $(CURDIR)/.ci/as-root ./internal/demo $(if $(DUAL),-dual)
 
 test: install
 	@.ci/test
 
 crash: install
-	KEYTURN_CRASH=all $(GO) test -exec $(CURDIR)/.ci/as-root -count=1 -timeout 60m -run Crash ./...
+	KEYTURN_CRASH=all $(STATIC) test -trimpath -exec $(CURDIR)/.ci/as-root -count=1 -timeout 60m -run Crash ./...
 
 bench: install
-	$(GO) test -exec $(CURDIR)/.ci/as-root -run '^$$' -bench . -benchtime 1x -timeout 60m ./...
+	$(STATIC) test -trimpath -exec $(CURDIR)/.ci/as-root -p 1 -run '^$$' -bench . -benchtime 1x -timeout 60m ./...
 
 lint: $(LINT_BIN)/.stamp
 	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then echo "gofmt these: $$unformatted" >&2; exit 1; fi

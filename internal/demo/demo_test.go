@@ -1,12 +1,9 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"errors"
-	"os"
-	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -21,11 +18,19 @@ func promised(out *bytes.Buffer) *demo {
 	proof := scenario.Proof{Version: 1, Identity: "orders", Seq: 7,
 		Refused: rotation.ProbeResult{Answer: rotation.Dead, Endpoints: []rotation.EndpointResult{{Endpoint: "db:5432", Code: "28P01"}}},
 		Control: rotation.ProbeResult{Answer: rotation.Alive}}
-	ours := scenario.Rotation{Phases: []scenario.Phase{{Name: "prepare", Took: 1500 * time.Millisecond}}, Tried: 1234}
-	theirs := scenario.Rotation{Phases: []scenario.Phase{{Name: "script", Took: 9 * time.Second}}, Tried: 400, Failed: 150}
+	ours := func(old ...string) scenario.Rotation {
+		r := scenario.Rotation{Phases: []scenario.Phase{{Name: "prepare", Took: 1500 * time.Millisecond}}, Tried: 1234}
+		for _, login := range old {
+			r.Old = append(r.Old, scenario.Answer{Login: login, Code: "28P01"})
+		}
+		return r
+	}
+	killed := ours("orders", "orders_a")
+	killed.Killed = true
+	theirs := scenario.Rotation{Phases: []scenario.Phase{{Name: "script", Took: 9 * time.Second}}, Tried: 400, Failed: 150, Lasted: 10 * time.Second}
 	return &demo{
 		out: out, scene: &scenario.Scenario{Options: scenario.Options{Mounts: "switch"}},
-		keyturn: side{rotations: []scenario.Rotation{ours, ours}, restarts: map[string]int{"1": 2, "2": 2, "3": 2},
+		keyturn: side{rotations: []scenario.Rotation{ours("orders"), killed}, restarts: map[string]int{"1": 2, "2": 2, "3": 2},
 			total: testserver.Totals{Tasks: 9, Ended: 9, OK: 3000}},
 		script: side{rotations: []scenario.Rotation{theirs, theirs}, restarts: map[string]int{"1": 3, "2": 2, "3": 2},
 			total: testserver.Totals{Tasks: 9, Ended: 9, OK: 500, Failed: 300}},
@@ -49,6 +54,8 @@ func TestVerdict(t *testing.T) {
 		{"a proof is missing", func(d *demo) { d.record.Proofs = d.record.Proofs[:1] }, "1 proofs"},
 		{"the old one lives", func(d *demo) { d.record.Proofs[1].Refused.Answer = rotation.Alive }, "version 1 is not proven dead"},
 		{"nothing works", func(d *demo) { d.record.Proofs[1].Control.Answer = rotation.Dead }, "version 1 is not proven dead"},
+		{"the old one lives, and the journal says no", func(d *demo) { d.keyturn.rotations[1].Old[0].Code = "accepted" }, "after rotation 2 the old credentials were not refused: orders accepted, orders_a 28P01"},
+		{"nobody tried the old one", func(d *demo) { d.keyturn.rotations[0].Old = nil }, "after rotation 1 the old credentials were not refused"},
 		{"the journal was changed", func(d *demo) { d.audit.Code = 5 }, "the journal is not whole"},
 		{"the script broke little", func(d *demo) { d.script.rotations[1].Failed = 99 }, "script 2 broke 25 % of its logins"},
 	}
@@ -66,10 +73,12 @@ func TestTable(t *testing.T) {
 	var out bytes.Buffer
 	promised(&out).table()
 	for _, want := range []string{
-		"Keyturn 1", "script 2", "1.5 s", "9.0 s", "1,234", "38 %",
+		"Keyturn 1", "script 2", "1.5 s", "9.0 s", "1,234", "38 %", "logins per second",
 		"Keyturn 3,000 tried, 0 failed · script 800 tried, 300 failed",
 		"Keyturn 2, 2, 2 · script 3, 2, 2",
 		"old credential orders       refused by db:5432 with 28P01; 0 sessions left (entry 7)",
+		"logging in after Keyturn 2  the demo itself, with the old credentials: orders 28P01, orders_a 28P01",
+		"cutover of Keyturn 2 was killed",
 		"82 entries, the chain is whole",
 	} {
 		if !strings.Contains(out.String(), want) {
@@ -78,49 +87,30 @@ func TestTable(t *testing.T) {
 	}
 }
 
-// TestStoppedDemoLeavesNothing stops the demo as Ctrl-C does, while its servers
-// run: it must end soon, and its servers and folders with it.
-func TestStoppedDemoLeavesNothing(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
-	defer cancel()
-	program, err := testserver.BuildGo(ctx, "./internal/demo")
-	if err != nil {
-		t.Fatal(err)
+func TestFinish(t *testing.T) {
+	running, stopped := func() error { return nil }, func() error { return context.Canceled }
+	left := errors.Join(context.Canceled, errors.Join(scenario.ErrLeft, errors.New("bridge ktgw1")))
+	tests := []struct {
+		name    string
+		stopped func() error
+		err     error
+		code    int
+		want    string
+	}{
+		{"all went well", running, nil, 0, ""},
+		{"something failed", running, errors.New("no disk"), 1, "no disk"},
+		{"no server here", running, testserver.ErrMissing, 1, "make demo installs what is missing"},
+		{"stopped", stopped, context.Canceled, 130, "everything that it made is removed"},
+		{"stopped, and something is left", stopped, left, 130, "bridge ktgw1"},
+		{"something is left", running, left, 1, "bridge ktgw1"},
 	}
-	cmd := exec.CommandContext(ctx, program)
-	var said bytes.Buffer
-	cmd.Stderr = &said
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	folder := ""
-	lines := bufio.NewScanner(out)
-	for lines.Scan() {
-		if fields := strings.Fields(lines.Text()); len(fields) == 2 && fields[0] == "folder" {
-			folder = fields[1]
+	for _, tt := range tests {
+		var out bytes.Buffer
+		if code := finish(&out, tt.stopped, tt.err); code != tt.code || !strings.Contains(out.String(), tt.want) {
+			t.Errorf("%s: finish() = %d, %q, want %d, %q", tt.name, code, &out, tt.code, tt.want)
 		}
-		if strings.Contains(lines.Text(), "setup.sql") {
-			break // everything runs, and a command is under way
+		if claims := strings.Contains(out.String(), "everything"); claims && errors.Is(tt.err, scenario.ErrLeft) && !strings.Contains(out.String(), "not everything") {
+			t.Errorf("%s: it claims %q", tt.name, &out)
 		}
-	}
-	begun := time.Now()
-	if err := cmd.Process.Signal(os.Interrupt); err != nil {
-		t.Log(err) // it has ended by itself, which the next lines tell
-	}
-	for lines.Scan() { // until it has closed its output
-	}
-	waited := cmd.Wait()
-	if folder == "" && strings.Contains(said.String(), testserver.ErrMissing.Error()) {
-		testserver.Require(t, errors.Join(testserver.ErrMissing, errors.New(said.String())))
-	}
-	if code := cmd.ProcessState.ExitCode(); code != 130 || time.Since(begun) > 30*time.Second {
-		t.Errorf("the stopped demo ended with %v after %s, want status 130 soon; it said %s", waited, time.Since(begun), &said)
-	}
-	if _, err := os.Stat(folder); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("its folder %q after its end: %v, want it gone", folder, err)
 	}
 }

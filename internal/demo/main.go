@@ -17,6 +17,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"syscall"
@@ -34,24 +35,27 @@ func main() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second signal ends the demo at once; the servers' guards clean up
-	d := &demo{out: os.Stdout, mounts: "switch"}
+	d := &demo{out: os.Stdout, options: scenario.Options{Mounts: "switch", Out: os.Stdout}}
 	if *dual {
-		d.mounts = "dual"
+		d.options.Mounts = "dual"
 	}
-	os.Exit(finish(ctx, d.run(ctx)))
+	os.Exit(finish(os.Stderr, ctx.Err, d.run(ctx)))
 }
 
 // finish says how it went and returns the exit code.
-func finish(ctx context.Context, err error) int {
-	switch {
-	case ctx.Err() != nil:
-		fmt.Fprintln(os.Stderr, "\ndemo: stopped; everything that it made is removed")
+func finish(w io.Writer, stopped func() error, err error) int {
+	switch left := errors.Is(err, scenario.ErrLeft); {
+	case stopped() != nil && left:
+		fmt.Fprintf(w, "\ndemo: stopped; %v\n", err)
+		return 130
+	case stopped() != nil:
+		fmt.Fprintln(w, "\ndemo: stopped; everything that it made is removed")
 		return 130
 	case errors.Is(err, testserver.ErrMissing):
-		fmt.Fprintf(os.Stderr, "demo: %v\n  make demo installs what is missing, and runs it as root\n", err)
+		fmt.Fprintf(w, "demo: %v\n  make demo installs what is missing; it needs root, or sudo that does not ask: sudo -v before it\n", err)
 		return 1
 	case err != nil:
-		fmt.Fprintf(os.Stderr, "\ndemo: %v\n", err)
+		fmt.Fprintf(w, "\ndemo: %v\n", err)
 		return 1
 	}
 	return 0
@@ -59,9 +63,18 @@ func finish(ctx context.Context, err error) int {
 
 // run sets the scene, plays it, and takes it down whatever happens.
 func (d *demo) run(ctx context.Context) (err error) {
+	remove, err := testserver.Scratch()
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if left := remove(); left != nil {
+			err = errors.Join(err, fmt.Errorf("%w: %w", scenario.ErrLeft, left))
+		}
+	}()
 	d.sayf("Keyturn's demo. It starts a Docker engine and a PostgreSQL server of its own, and builds")
 	d.sayf("Keyturn and the load application; Ctrl-C ends it and removes everything.")
-	if d.scene, err = scenario.Start(ctx, scenario.Options{Mounts: d.mounts, Out: d.out}); err != nil {
+	if d.scene, err = scenario.Start(ctx, d.options); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, d.scene.Stop()) }()

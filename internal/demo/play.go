@@ -15,10 +15,10 @@ const rounds = 2
 
 // demo is the play, and what came of it.
 type demo struct {
-	out    io.Writer
-	mounts string
-	scene  *scenario.Scenario
-	acts   int
+	out     io.Writer
+	options scenario.Options
+	scene   *scenario.Scenario
+	acts    int
 
 	keyturn, script side
 	record          scenario.Record

@@ -36,10 +36,16 @@ func (d *demo) table() {
 		row("  "+phase, func(r scenario.Rotation) string { return took(r.Took(phase)) })
 	}
 	row("  logins tried", func(r scenario.Rotation) string { return number(r.Tried) })
+	row("  logins per second", rate)
 	row("  logins failed", func(r scenario.Rotation) string { return number(r.Failed) })
 	row("  of all tried", func(r scenario.Rotation) string { return percent(r.Failed, r.Tried) })
 	_ = w.Flush() // a closed stdout shows at the end
-	d.sayf("  (cutover of Keyturn %d was killed and run again; cleanup without its wait for the overlap)", rounds)
+	for i, r := range d.keyturn.rotations {
+		if r.Killed {
+			d.sayf("  (cutover of Keyturn %d was killed and run again)", i+1)
+		}
+	}
+	d.sayf("  (cleanup without its wait for the overlap)")
 	d.ends()
 }
 
@@ -58,6 +64,9 @@ func (d *demo) ends() {
 			word = "refused"
 		}
 		line("old credential "+p.Identity, fmt.Sprintf("%s by %s; %d sessions left (entry %d)", word, p.Reasons(), p.Sessions, p.Seq))
+	}
+	for i, r := range d.keyturn.rotations {
+		line(fmt.Sprintf("logging in after Keyturn %d", i+1), "the demo itself, with the old credentials: "+answers(r.Old))
 	}
 	line("audit verify", strings.TrimSpace(d.audit.Output))
 }
@@ -80,6 +89,10 @@ func (d *demo) verdict() error {
 	expect(len(d.record.Proofs) == rounds, "%d proofs stand in the journal, and not %d", len(d.record.Proofs), rounds)
 	for _, p := range d.record.Proofs {
 		expect(p.Dead(), "version %d is not proven dead", p.Version)
+	}
+	for i, r := range d.keyturn.rotations {
+		alive := slices.ContainsFunc(r.Old, func(a scenario.Answer) bool { return !a.Refused() })
+		expect(len(r.Old) == i+1 && !alive, "after rotation %d the old credentials were not refused: %s", i+1, answers(r.Old))
 	}
 	expect(d.audit.Code == 0, "the journal is not whole")
 	for i, r := range d.script.rotations {
@@ -116,11 +129,27 @@ func percent(part, whole int) string {
 	return fmt.Sprintf("%.0f %%", 100*float64(part)/float64(whole))
 }
 
+func rate(r scenario.Rotation) string {
+	if r.Lasted == 0 {
+		return "·"
+	}
+	return fmt.Sprintf("%.0f", float64(r.Tried)/r.Lasted.Seconds())
+}
+
 // slots writes the restarts of each task, in the order of the slots.
 func slots(restarts map[string]int) string {
 	var out []string
 	for _, slot := range slices.Sorted(maps.Keys(restarts)) {
 		out = append(out, strconv.Itoa(restarts[slot]))
+	}
+	return strings.Join(out, ", ")
+}
+
+// answers writes what PostgreSQL said to each login.
+func answers(all []scenario.Answer) string {
+	var out []string
+	for _, a := range all {
+		out = append(out, a.Login+" "+a.Code)
 	}
 	return strings.Join(out, ", ")
 }

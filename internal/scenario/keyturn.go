@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/keyturn/keyturn/internal/config"
+	"github.com/keyturn/keyturn/internal/testserver/child"
 )
 
 // Credential is the name that Keyturn's configuration gives a stack's login.
@@ -39,14 +40,16 @@ func (k *Stack) Adopt(ctx context.Context) error {
 // so the reader sees how long.
 func (s *Scenario) setUp(ctx context.Context) error {
 	const file = "setup.sql"
-	setup, err := s.keyturn(ctx, []string{"setup", "postgres"}).Output()
-	if err != nil {
-		return fmt.Errorf("printing the set-up SQL: %w", err)
+	var setup, said bytes.Buffer
+	cmd := s.keyturn(ctx, []string{"setup", "postgres"})
+	cmd.Stdout, cmd.Stderr = &setup, &said
+	if err := child.Run(cmd); err != nil {
+		return fmt.Errorf("printing the set-up SQL: %w: %s", err, bytes.TrimSpace(said.Bytes()))
 	}
-	if err := os.WriteFile(filepath.Join(s.dir, file), setup, 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(s.dir, file), setup.Bytes(), 0o600); err != nil {
 		return err
 	}
-	fmt.Fprintf(s.Out, "\n$ keyturn setup postgres > %s\n    %d lines, for a superuser to review and run once\n", file, bytes.Count(setup, []byte("\n")))
+	fmt.Fprintf(s.Out, "\n$ keyturn setup postgres > %s\n    %d lines, for a superuser to review and run once\n", file, bytes.Count(setup.Bytes(), []byte("\n")))
 	run, err := s.shell(ctx, "psql -q -v ON_ERROR_STOP=1 -f "+file)
 	return errors.Join(err, run.OK())
 }

@@ -13,14 +13,35 @@ type Rotation struct {
 	Phases []Phase
 	Tried  int // logins from the first command's start to the last one's end
 	Failed int
-	Killed bool // killed in the middle of cutover, and gone on with
+	Lasted time.Duration // the time of those logins
+	Killed bool          // killed in the middle of cutover, and gone on with
+	// Old is what our own logins with the credentials of before came to
+	// afterwards: that of this rotation is the last one.
+	Old []Answer
 }
 
 // A Phase is a phase of Keyturn or a step of the script.
 type Phase struct {
-	Name string
-	Took time.Duration
-	Runs []Run // one, unless it waited or was killed
+	Name   string
+	Began  time.Time
+	Took   time.Duration
+	Update Update // what Swarm did of it
+	Runs   []Run  // one, unless it waited or was killed
+}
+
+// An Update is the last update of the stack's service by Swarm's own record:
+// UpdateStatus, from StartedAt to CompletedAt, or to when it was looked at.
+type Update struct{ Began, Ended time.Time }
+
+// Within is the time that the update went on in a span of time.
+func (u Update) Within(from, to time.Time) time.Duration {
+	if u.Began.After(from) {
+		from = u.Began
+	}
+	if u.Ended.Before(to) {
+		to = u.Ended
+	}
+	return max(0, to.Sub(from))
 }
 
 // Took is the time of the named phases, or of all.
@@ -39,25 +60,40 @@ func (r Rotation) Took(names ...string) time.Duration {
 	return sum
 }
 
-// counted runs something and says how many logins were tried and failed meanwhile.
-func (k *Stack) counted(do func() error) (tried, failed int, err error) {
+// counted does something and counts the logins that are tried and that fail
+// meanwhile.
+func (k *Stack) counted(r *Rotation, do func() error) error {
 	before, err := k.Load()
 	if err != nil {
-		return 0, 0, err
+		return err
 	}
+	begun := time.Now()
 	doing := do()
+	r.Lasted = time.Since(begun)
 	after, err := k.Load()
-	return after.Tried() - before.Tried(), after.Failed - before.Failed, errors.Join(doing, err)
+	r.Tried, r.Failed = after.Tried()-before.Tried(), after.Failed-before.Failed
+	return errors.Join(doing, err)
 }
 
-// Rotate takes an adopted stack through prepare, validate, cutover and cleanup.
-// If kill is set, cutover is killed in its middle and run again.
+// Rotate takes an adopted stack through prepare, validate, cutover and cleanup,
+// and then logs in with what the tasks held before. If kill is set, cutover is
+// killed in its middle and run again.
 func (k *Stack) Rotate(ctx context.Context, kill bool) (Rotation, error) {
 	r := Rotation{Killed: kill}
-	var err error
-	r.Tried, r.Failed, err = k.counted(func() error {
+	err := k.rotate(ctx, &r)
+	if err != nil {
+		return r, fmt.Errorf("rotating %q: %w", k.Credential(), err)
+	}
+	return r, nil
+}
+
+func (k *Stack) rotate(ctx context.Context, r *Rotation) error {
+	if err := k.remember(ctx); err != nil {
+		return err
+	}
+	err := k.counted(r, func() error {
 		for _, phase := range []string{"prepare", "validate", "cutover", "cleanup"} {
-			p, err := k.phase(ctx, phase, kill && phase == "cutover")
+			p, err := k.phase(ctx, phase, r.Killed && phase == "cutover")
 			r.Phases = append(r.Phases, p)
 			if err != nil {
 				return err
@@ -66,14 +102,27 @@ func (k *Stack) Rotate(ctx context.Context, kill bool) (Rotation, error) {
 		return nil
 	})
 	if err != nil {
-		return r, fmt.Errorf("rotating %q: %w", k.Credential(), err)
+		return err
 	}
-	return r, nil
+	r.Old, err = k.tryOld(ctx)
+	return err
 }
 
-// phase runs one phase. Cleanup is asked again until the overlap is over; that
-// wait is not counted.
+// phase runs one phase, and asks Swarm for its last update.
 func (k *Stack) phase(ctx context.Context, name string, kill bool) (Phase, error) {
+	began := time.Now()
+	p, err := k.runPhase(ctx, name, kill)
+	if err != nil {
+		return p, err
+	}
+	p.Began = began
+	p.Update, err = k.update(ctx)
+	return p, err
+}
+
+// runPhase runs one phase. Cleanup is asked again until the overlap is over;
+// that wait is not counted.
+func (k *Stack) runPhase(ctx context.Context, name string, kill bool) (Phase, error) {
 	s, p := k.scene, Phase{Name: name}
 	if kill {
 		run, err := s.KeyturnKilled(ctx, k)

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/keyturn/keyturn/internal/testserver/child"
 )
 
 // A Run is one command that was run.
@@ -36,7 +38,7 @@ func (s *Scenario) command(ctx context.Context, program string, args ...string) 
 	// A cancelled command may end in peace, as under a CI runner.
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = 10 * time.Second
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C comes through ctx, once
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C comes through ctx, once; started by child
 	return cmd
 }
 
@@ -57,7 +59,7 @@ func (s *Scenario) begin(cmd *exec.Cmd, shown string) (wait func() (Run, error),
 	cmd.Stdout, cmd.Stderr = both, both // the same writer: in order, without a race
 	fmt.Fprintf(s.Out, "\n$ %s\n", strings.ReplaceAll(shown, "\n", "\n  "))
 	start := time.Now()
-	if err := cmd.Start(); err != nil {
+	if err := child.Start(cmd); err != nil {
 		return nil, fmt.Errorf("running %s: %w", shown, err)
 	}
 	return func() (Run, error) {

@@ -106,7 +106,11 @@ func (s *Scenario) start(ctx context.Context) error {
 		fmt.Sprintf("CREATE ROLE %s LOGIN PASSWORD '%s'", adminRole, s.password))
 }
 
-// Stop ends everything at once and removes it. It may be called again.
+// ErrLeft says that something of the scene could not be removed.
+var ErrLeft = errors.New("not everything is removed")
+
+// Stop ends everything at once and removes it. It may be called again. What it
+// could not remove gives an error that wraps [ErrLeft].
 func (s *Scenario) Stop() error {
 	var errs []error
 	if s.engine != nil {
@@ -115,7 +119,10 @@ func (s *Scenario) Stop() error {
 	if s.postgres != nil {
 		errs = append(errs, s.postgres.Remove())
 	}
-	return errors.Join(errs...)
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("%w: %w", ErrLeft, err)
+	}
+	return nil
 }
 
 // Where says in a few words where the servers are.

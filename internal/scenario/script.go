@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 )
 
 // Script is what people use today, for the stack and its n-th password. It uses
@@ -28,11 +29,15 @@ docker secret rm %[1]s
 // RunScript rotates the stack's password for the n-th time by the script.
 func (k *Stack) RunScript(ctx context.Context, n int) (Rotation, error) {
 	var r Rotation
-	var err error
-	r.Tried, r.Failed, err = k.counted(func() error {
+	err := k.counted(&r, func() error {
+		began := time.Now()
 		run, err := k.scene.shell(ctx, k.Script(n))
-		r.Phases = []Phase{{Name: "script", Took: run.Took, Runs: []Run{run}}}
-		return errors.Join(err, run.OK())
+		if err := errors.Join(err, run.OK()); err != nil {
+			return err
+		}
+		update, err := k.update(ctx)
+		r.Phases = []Phase{{Name: "script", Began: began, Took: run.Took, Update: update, Runs: []Run{run}}}
+		return err
 	})
 	if err != nil {
 		return r, fmt.Errorf("rotating %q by the script: %w", k.Name, err)

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -28,6 +27,7 @@ type Stack struct {
 	scene *Scenario
 	id    string // of the service
 	load  string // folder with the outcomes of the logins
+	old   []held // by its tasks before each rotation
 }
 
 // Service is the name of its service.
@@ -124,38 +124,4 @@ func (k *Stack) Restarts() (map[string]int, error) {
 		}
 	}
 	return slots, nil
-}
-
-// movedFrom counts the running tasks whose secrets are not those that the
-// service mounted before.
-func (k *Stack) movedFrom(ctx context.Context, before string) (int, error) {
-	tasks, err := k.scene.engine.Tasks(ctx, k.id)
-	if err != nil {
-		return 0, err
-	}
-	moved := 0
-	for _, t := range tasks {
-		if t.Status.State == swarm.TaskStateRunning && secretNames(t.Spec) != before {
-			moved++
-		}
-	}
-	return moved, nil
-}
-
-// mounts names the secrets that the service mounts now.
-func (k *Stack) mounts(ctx context.Context) (string, error) {
-	found, _, err := k.scene.engine.Client().ServiceInspectWithRaw(ctx, k.id, swarm.ServiceInspectOptions{})
-	if err != nil {
-		return "", fmt.Errorf("looking at the service %q: %w", k.Service(), err)
-	}
-	return secretNames(found.Spec.TaskTemplate), nil
-}
-
-func secretNames(task swarm.TaskSpec) string {
-	var names []string
-	for _, ref := range task.ContainerSpec.Secrets {
-		names = append(names, ref.SecretName)
-	}
-	slices.Sort(names)
-	return strings.Join(names, " ")
 }

@@ -25,7 +25,12 @@
 // network (VIPs need IPVS in the kernel: use endpoint mode dnsrr) reach the
 // machine by [Engine.GatewayIP]; give that address to
 // [PostgresOptions.ListenAddresses], and it stands in the certificate, too.
-// No port is ever published, and no packet filter rule is made.
+// No packet filter rule is made. Publishing a port through Swarm's routing mesh
+// does not work: its network, ingress, is removed, since the kernel listens for
+// VXLAN on all addresses (0.0.0.0, a port of the engine's own) as long as an
+// overlay network has an end here. So that port is open in the first second of an
+// engine, and while a test has tasks on an overlay network. Everything else
+// listens on loopback, or on the bridge of the engine.
 //
 // # Nothing is left behind
 //
@@ -35,4 +40,7 @@
 // folder, its bridge and its control groups. The engine lives in a mount and a
 // process namespace of its own, so its containers and mounts cannot outlive it.
 // Should even the guard be killed, the next start does its work ([Reap]).
+//
+// The same holds for what tests put aside ([Main], [Scratch]), and for the
+// programs that they run, if those are started by the package child.
 package testserver

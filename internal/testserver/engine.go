@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -59,9 +58,7 @@ func StartEngine(ctx context.Context, opts EngineOptions) (*Engine, error) {
 	if err := engineAvailable(); err != nil {
 		return nil, err
 	}
-	if err := Reap(); err != nil {
-		return nil, err
-	}
+	reap()
 	if opts.StartTimeout == 0 {
 		opts.StartTimeout = time.Minute
 	}
@@ -156,71 +153,6 @@ func (e *Engine) choose() error {
 // cgroup is the name of the control group that holds the engine's containers.
 func (e *Engine) cgroup() string { return "keyturn-" + e.bridge }
 
-// inner is what runs as process 1 of the engine's namespaces. It hides the
-// machine's own Docker folders from dockerd, mounts control groups where the
-// machine has none, and collects the shims that dockerd leaves to process 1.
-const inner = `
-dir=$1; shift
-for d in /run/docker /run/containerd /etc/docker /opt/containerd; do
-	[ -d "$d" ] || { mkdir "$d" && echo "$d" >>"$dir/made"; }
-	mount -t tmpfs tmpfs "$d"
-done
-if [ -z "$(ls -A /sys/fs/cgroup)" ]; then mount -t cgroup2 cgroup2 /sys/fs/cgroup; fi
-"$@" &
-wait $!
-`
-
-// cleanEngine ends everything in the namespaces with their first process and
-// removes what outlives them. Its arguments: folder, bridge, control group.
-const cleanEngine = `
-dir=$1 bridge=$2 cgroup=$3
-pid=$(cat "$dir/pid" 2>/dev/null)
-if [ -n "$pid" ] && tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null | grep -qF "$dir"; then kill -KILL "$pid"; fi
-if [ -f "$dir/made" ]; then while read -r d; do rmdir "$d" 2>/dev/null; done <"$dir/made"; fi
-n=0
-while [ $n -lt 200 ]; do
-	left=
-	if [ -e "/sys/class/net/$bridge" ]; then ip link delete "$bridge" 2>/dev/null || left="$left $bridge"; fi
-	for c in $(find /sys/fs/cgroup -maxdepth 2 -type d -name "$cgroup" 2>/dev/null); do
-		find "$c" -depth -type d -exec rmdir {} \; 2>/dev/null
-		[ ! -d "$c" ] || left="$left $c"
-	done
-	rm -rf "$dir" 2>/dev/null
-	[ ! -e "$dir" ] || left="$left $dir"
-	[ -n "$left" ] || break
-	n=$((n+1)); sleep 0.1
-done
-if [ -n "$left" ]; then echo "left behind:$left" >&2; exit 1; fi
-`
-
-// startDaemon starts dockerd in its namespaces.
-func (e *Engine) startDaemon() error {
-	dockerd, err := lookPath("dockerd")
-	if err != nil {
-		return err
-	}
-	if err := os.WriteFile(e.path("daemon.json"), []byte("{}\n"), 0o600); err != nil {
-		return err
-	}
-	args := append([]string{
-		"--mount", "--pid", "--fork", "--kill-child=SIGKILL", "--mount-proc", "--propagation", "private",
-		"/bin/sh", "-c", inner, "keyturn-engine", e.dir, dockerd,
-		"--config-file", e.path("daemon.json"),
-		"--data-root", e.path("data"), "--exec-root", e.path("exec"),
-		"--pidfile", e.path("dockerd.pid"), "--host", e.Host(),
-		"--bridge", "none", "--iptables=false", "--ip-forward=false", "--ip-masq=false", "--userland-proxy=false",
-		"--cgroup-parent", "/" + e.cgroup(), "--exec-opt", "native.cgroupdriver=cgroupfs",
-		"--shutdown-timeout", "5",
-	}, e.opts.Args...)
-	cmd := exec.Command("unshare", args...)
-	cmd.Env = append(os.Environ(), "PATH="+os.Getenv("PATH")+":/usr/sbin:/sbin:/usr/bin:/bin")
-	cmd.Dir = "/"
-	if e.process, err = startProcess(cmd, e.path("dockerd.log")); err != nil {
-		return err
-	}
-	return os.WriteFile(e.path("pid"), []byte(strconv.Itoa(e.process.pid())), 0o600)
-}
-
 // waitReady waits until the engine answers.
 func (e *Engine) waitReady(ctx context.Context) error {
 	for {
@@ -267,7 +199,23 @@ func (e *Engine) initSwarm(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("initialising the Swarm: %w", err)
 	}
-	return nil
+	return e.removeIngress(ctx)
+}
+
+// removeIngress removes the network of published ports, which nobody uses here:
+// as long as it is there the kernel listens for VXLAN on all addresses.
+func (e *Engine) removeIngress(ctx context.Context) error {
+	for {
+		err := e.client.NetworkRemove(ctx, "ingress")
+		if err == nil {
+			return nil
+		}
+		select { // it may not have been made yet
+		case <-ctx.Done():
+			return fmt.Errorf("removing the ingress network: %w", err)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
 }
 
 // Client returns a client of the engine. It is closed by Stop.
@@ -303,13 +251,13 @@ func (e *Engine) Stop() error {
 		if e.client != nil {
 			e.stopErr = e.client.Close()
 		}
+		if e.process != nil {
+			e.process.kill()
+		}
 		if e.guard != nil {
 			e.stopErr = errors.Join(e.stopErr, e.guard.close())
 		} else if e.dir != "" {
 			e.stopErr = errors.Join(e.stopErr, os.RemoveAll(e.dir))
-		}
-		if e.process != nil {
-			<-e.process.done
 		}
 		if e.stopErr != nil {
 			e.stopErr = fmt.Errorf("stopping the Docker engine: %w", e.stopErr)

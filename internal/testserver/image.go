@@ -4,16 +4,12 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"maps"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -123,56 +119,6 @@ func writeLayer(w io.Writer, files map[string]string) error {
 		}
 	}
 	return archive.Close()
-}
-
-// BuildGo builds the package of this module (such as "./cmd/keyturn", from the
-// module's root) as a static program that runs in an empty image, and returns
-// its path, which is in the user's cache and the same for every build.
-func BuildGo(ctx context.Context, pkg string) (string, error) {
-	root, err := moduleRoot(ctx)
-	if err != nil {
-		return "", fmt.Errorf("building %q: %w", pkg, err)
-	}
-	sum := sha256.Sum256([]byte(root))
-	dir, err := cacheDir("bin", hex.EncodeToString(sum[:6]))
-	if err != nil {
-		return "", fmt.Errorf("building %q: %w", pkg, err)
-	}
-	out, err := os.CreateTemp(dir, "new-")
-	if err != nil {
-		return "", fmt.Errorf("building %q: %w", pkg, err)
-	}
-	defer os.Remove(out.Name())
-	if err := out.Close(); err != nil {
-		return "", fmt.Errorf("building %q: %w", pkg, err)
-	}
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", out.Name(), pkg)
-	cmd.Dir = root
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux")
-	if said, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("building %q: %w: %s", pkg, err, bytes.TrimSpace(said))
-	}
-	path := filepath.Join(dir, filepath.Base(pkg))
-	if err := os.Chmod(out.Name(), 0o755); err != nil {
-		return "", fmt.Errorf("building %q: %w", pkg, err)
-	}
-	if err := os.Rename(out.Name(), path); err != nil {
-		return "", fmt.Errorf("building %q: %w", pkg, err)
-	}
-	return path, nil
-}
-
-// moduleRoot is the folder of the go.mod that holds for the working folder.
-func moduleRoot(ctx context.Context) (string, error) {
-	out, err := exec.CommandContext(ctx, "go", "env", "GOMOD").Output()
-	if err != nil {
-		return "", fmt.Errorf("asking go for the module: %w", err)
-	}
-	mod := strings.TrimSpace(string(out))
-	if mod == "" || mod == os.DevNull {
-		return "", errors.New("not inside the module")
-	}
-	return filepath.Dir(mod), nil
 }
 
 // LoginLoadImage builds the load application (internal/testserver/loginload)

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
+	"net"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -50,12 +52,11 @@ func (p *Postgres) SetCertificate(c Certificate) error {
 	return p.reload("changing PostgreSQL's certificate")
 }
 
-// reload sends SIGHUP and waits until the log says that it was taken.
+// reload sends SIGHUP and waits until it was taken.
 func (p *Postgres) reload(doing string) error {
 	if p.process == nil || !p.process.running() {
 		return nil // the next start reads it
 	}
-	const said = "received SIGHUP, reloading configuration files"
 	before, err := p.LogText()
 	if err != nil {
 		return err
@@ -63,25 +64,66 @@ func (p *Postgres) reload(doing string) error {
 	if err := p.process.cmd.Process.Signal(syscall.SIGHUP); err != nil {
 		return fmt.Errorf("%s: %w", doing, err)
 	}
-	deadline := time.Now().Add(10 * time.Second)
-	for time.Now().Before(deadline) {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	if err := p.waitLogged(ctx, len(before), "received SIGHUP, reloading configuration files"); err != nil {
+		return fmt.Errorf("%s: %w", doing, err)
+	}
+	// It says so before it reads. But while it reads it lets nobody in.
+	if err := p.waitAnswer(ctx); err != nil {
+		return fmt.Errorf("%s: %w", doing, err)
+	}
+	text, err := p.LogText()
+	if err != nil {
+		return err
+	}
+	if fresh := text[len(before):]; strings.Contains(fresh, "contains errors") || strings.Contains(fresh, "was not reloaded") {
+		return fmt.Errorf("%s: the server refused it: %s", doing, p.tail())
+	}
+	return nil
+}
+
+// waitLogged waits until the log says something after its first bytes.
+func (p *Postgres) waitLogged(ctx context.Context, from int, said string) error {
+	for {
 		text, err := p.LogText()
 		if err != nil {
 			return err
 		}
-		if strings.Contains(text[len(before):], said) {
-			time.Sleep(50 * time.Millisecond) // it says so before it reads
-			if text, err = p.LogText(); err != nil {
-				return err
-			}
-			if fresh := text[len(before):]; strings.Contains(fresh, "contains errors") || strings.Contains(fresh, "was not reloaded") {
-				return fmt.Errorf("%s: the server refused it: %s", doing, p.tail())
-			}
+		if strings.Contains(text[from:], said) {
 			return nil
 		}
-		time.Sleep(10 * time.Millisecond)
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("waiting for %q in the server's log: %w", said, ctx.Err())
+		case <-time.After(10 * time.Millisecond):
+		}
 	}
-	return fmt.Errorf("%s: the server has not said within 10s that it reloaded", doing)
+}
+
+// waitAnswer waits until the server answers a new connection, without a trace in
+// its log: it is asked for TLS over the socket, where there is none.
+func (p *Postgres) waitAnswer(ctx context.Context) error {
+	var dialer net.Dialer
+	conn, err := dialer.DialContext(ctx, "unix", filepath.Join(p.path("sock"), ".s.PGSQL."+strconv.Itoa(p.port)))
+	if err != nil {
+		return fmt.Errorf("waiting for the server's answer: %w", err)
+	}
+	defer conn.Close()
+	deadline, _ := ctx.Deadline()
+	if err := conn.SetDeadline(deadline); err != nil {
+		return fmt.Errorf("waiting for the server's answer: %w", err)
+	}
+	sslRequest := []byte{0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f} // its length, and 80877103
+	answer := make([]byte, 1)
+	_, err = conn.Write(sslRequest)
+	if err == nil {
+		_, err = io.ReadFull(conn, answer)
+	}
+	if err != nil {
+		return fmt.Errorf("waiting for the server's answer: %w", err)
+	}
+	return nil
 }
 
 // Pause stops the server and all of its processes with SIGSTOP: connections

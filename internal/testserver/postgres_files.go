@@ -16,6 +16,8 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+
+	"github.com/keyturn/keyturn/internal/testserver/child"
 )
 
 // DefaultHBA is the part of pg_hba.conf for connections over TCP: only with
@@ -100,7 +102,7 @@ func serverUser() (*syscall.Credential, error) {
 
 // clusterTemplate returns a folder with an empty cluster of that version, made
 // once and kept in the cache.
-func clusterTemplate(ctx context.Context, bin, version string, owner *syscall.Credential) (string, error) {
+func clusterTemplate(ctx context.Context, bin, version string, owner *syscall.Credential) (template string, err error) {
 	dir, err := cacheDir("postgres")
 	if err != nil {
 		return "", err
@@ -111,7 +113,7 @@ func clusterTemplate(ctx context.Context, bin, version string, owner *syscall.Cr
 		}
 		return r
 	}, version)
-	template := filepath.Join(dir, "cluster1-"+name)
+	template = filepath.Join(dir, "cluster1-"+name)
 	if _, err := os.Stat(template); err == nil {
 		return template, nil
 	}
@@ -119,16 +121,19 @@ func clusterTemplate(ctx context.Context, bin, version string, owner *syscall.Cr
 	if err != nil {
 		return "", err
 	}
-	defer os.RemoveAll(tmp)
-	if err := initCluster(ctx, bin, tmp, owner); err != nil {
-		return "", err
-	}
 	// The finished copy gets its name in one step; whoever comes second loses and uses the first.
 	unfinished, err := os.MkdirTemp(dir, "new-")
 	if err != nil {
+		return "", errors.Join(err, os.RemoveAll(tmp))
+	}
+	g, err := startGuard("folder", tmp, unfinished)
+	if err != nil {
+		return "", errors.Join(err, os.RemoveAll(tmp), os.RemoveAll(unfinished))
+	}
+	defer func() { err = errors.Join(err, g.close()) }()
+	if err := initCluster(ctx, bin, tmp, owner); err != nil {
 		return "", err
 	}
-	defer os.RemoveAll(unfinished)
 	if err := copyTree(filepath.Join(tmp, "data"), filepath.Join(unfinished, "data"), nil); err != nil {
 		return "", fmt.Errorf("keeping the empty cluster: %w", err)
 	}
@@ -153,8 +158,8 @@ func initCluster(ctx context.Context, bin, dir string, owner *syscall.Credential
 	cmd := exec.CommandContext(ctx, filepath.Join(bin, "initdb"),
 		"-D", data, "-U", AdminUser, "-A", "trust", "--no-sync", "--wal-segsize=1", "-E", "UTF8", "--locale=C")
 	cmd.Dir, cmd.Env = dir, environment(dir)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: owner, Pdeathsig: syscall.SIGKILL}
-	if out, err := cmd.CombinedOutput(); err != nil {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: owner}
+	if out, err := child.CombinedOutput(cmd); err != nil {
 		return fmt.Errorf("running initdb: %w: %s", err, bytes.TrimSpace(out))
 	}
 	return nil

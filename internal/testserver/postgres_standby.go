@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/keyturn/keyturn/internal/testserver/child"
 )
 
 // StartStandby starts a streaming standby of the server: the same roles and
@@ -36,8 +38,8 @@ func (p *Postgres) fillStandby(ctx context.Context) error {
 	cmd := exec.CommandContext(ctx, filepath.Join(p.bin, "pg_basebackup"),
 		"-D", p.path("data"), "-d", dsn, "-R", "-X", "stream", "--no-sync", "-c", "fast")
 	cmd.Dir, cmd.Env = p.dir, environment(p.dir)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: p.owner, Pdeathsig: syscall.SIGKILL}
-	if out, err := cmd.CombinedOutput(); err != nil {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: p.owner}
+	if out, err := child.CombinedOutput(cmd); err != nil {
 		return fmt.Errorf("copying the primary: %w: %s", err, bytes.TrimSpace(out))
 	}
 	return p.Start(ctx)

@@ -4,8 +4,9 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"runtime"
 	"syscall"
+
+	"github.com/keyturn/keyturn/internal/testserver/child"
 )
 
 // A process is a child that ends when this process does.
@@ -16,40 +17,26 @@ type process struct {
 }
 
 // startProcess starts cmd in a process group of its own, with its output
-// appended to the log file. SIGKILL is sent to it when this process dies, unless
-// cmd asks for another signal.
-//
-// The kernel sends that signal when the *thread* that started the child ends
-// (golang/go#27505), so one thread is kept for as long as the child lives.
+// appended to the log file. See [child.Start].
 func startProcess(cmd *exec.Cmd, logFile string) (*process, error) {
 	log, err := os.OpenFile(logFile, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
 		return nil, err
 	}
+	defer log.Close()
 	cmd.Stdout, cmd.Stderr = log, log
 	if cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}
 	}
 	cmd.SysProcAttr.Setpgid = true
-	if cmd.SysProcAttr.Pdeathsig == 0 {
-		cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
-	}
-	p := &process{cmd: cmd, done: make(chan struct{})}
-	started := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		err := cmd.Start()
-		_ = log.Close()
-		started <- err
-		if err == nil {
-			p.err = cmd.Wait()
-			close(p.done)
-		}
-	}()
-	if err := <-started; err != nil {
+	if err := child.Start(cmd); err != nil {
 		return nil, err
 	}
+	p := &process{cmd: cmd, done: make(chan struct{})}
+	go func() {
+		p.err = cmd.Wait()
+		close(p.done)
+	}()
 	return p, nil
 }
 
@@ -63,6 +50,12 @@ func (p *process) running() bool {
 	default:
 		return true
 	}
+}
+
+// kill ends the process with SIGKILL, if it still runs, and waits for it.
+func (p *process) kill() {
+	_ = p.cmd.Process.Kill() // it fails only if it has ended
+	<-p.done
 }
 
 // hasAddress reports whether an interface of the machine has the address.

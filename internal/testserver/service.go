@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"time"
 
 	"github.com/docker/docker/api/types/container"
@@ -132,6 +133,24 @@ func (e *Engine) TaskOutput(ctx context.Context, task swarm.Task) (stdout, stder
 		return "", "", fmt.Errorf("reading the output of task %q: %w", task.ID, err)
 	}
 	return string(out), string(errOut), nil
+}
+
+// TaskFile returns a file as the container of a running task sees it: what is
+// mounted for it, too.
+func (e *Engine) TaskFile(ctx context.Context, task swarm.Task, path string) ([]byte, error) {
+	if task.Status.ContainerStatus == nil {
+		return nil, fmt.Errorf("reading %q of task %q: it has no container", path, task.ID)
+	}
+	found, err := e.client.ContainerInspect(ctx, task.Status.ContainerStatus.ContainerID)
+	if err != nil {
+		return nil, fmt.Errorf("reading %q of task %q: %w", path, task.ID, err)
+	}
+	// By way of the engine's own /proc, in which its process ids hold.
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/root/proc/%d/root%s", e.Pid(), found.State.Pid, path))
+	if err != nil {
+		return nil, fmt.Errorf("reading %q of task %q: %w", path, task.ID, err)
+	}
+	return data, nil
 }
 
 // limitedText keeps the first MiB of what is written to it.

@@ -68,13 +68,24 @@ func (s *SharedPostgres) Stop() error {
 
 // Main runs the tests of a package and then stops the servers that they
 // shared: func TestMain(m *testing.M) { os.Exit(testserver.Main(m, &engine)) }.
+// Whatever the tests put aside lies in one folder, that goes away even if they are
+// killed: see [Scratch].
 func Main(m *testing.M, servers ...interface{ Stop() error }) int {
+	remove, err := Scratch()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "testserver:", err)
+		return 1
+	}
 	code := m.Run()
 	for _, s := range servers {
 		if err := s.Stop(); err != nil {
-			fmt.Fprintf(os.Stderr, "stopping a shared test server: %v\n", err)
+			fmt.Fprintf(os.Stderr, "testserver: stopping a shared server: %v\n", err)
 			code = max(code, 1)
 		}
+	}
+	if err := remove(); err != nil {
+		fmt.Fprintln(os.Stderr, "testserver:", err)
+		code = max(code, 1)
 	}
 	return code
 }

@@ -1,0 +1,99 @@
+package testserver
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/keyturn/keyturn/internal/testserver/child"
+)
+
+// BuildGo builds the package of this module (such as "./cmd/keyturn", from the
+// module's root) as a static program that runs in an empty image, and returns
+// its path, which is in the user's cache and the same for every build. The go
+// command is that of the variable GO, if it is set.
+func BuildGo(ctx context.Context, pkg string) (string, error) {
+	path, err := buildGo(ctx, pkg)
+	if err != nil {
+		return "", fmt.Errorf("building %q: %w", pkg, err)
+	}
+	return path, nil
+}
+
+func buildGo(ctx context.Context, pkg string) (string, error) {
+	root, err := moduleRoot(ctx)
+	if err != nil {
+		return "", err
+	}
+	sum := sha256.Sum256([]byte(root))
+	dir, err := cacheDir("bin", hex.EncodeToString(sum[:6]))
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, filepath.Base(pkg))
+	// One build at a time: the others find it done. The lock ends with its holder.
+	lock, err := os.OpenFile(path+".lock", os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return "", err
+	}
+	defer lock.Close()
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
+		return "", err
+	}
+	// Go links anew only if something has changed, but then it may write into the
+	// file in place. So the program that others run is a copy.
+	cmd := exec.CommandContext(ctx, goCommand(), "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", path+".built", pkg)
+	cmd.Dir = root
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux")
+	if said, err := child.CombinedOutput(cmd); err != nil {
+		return "", fmt.Errorf("%w: %s", err, bytes.TrimSpace(said))
+	}
+	if err := copyProgram(path+".built", path+".new"); err != nil {
+		return "", err
+	}
+	return path, os.Rename(path+".new", path)
+}
+
+// copyProgram copies a file and lets everybody run the copy.
+func copyProgram(from, to string) error {
+	in, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	if err := os.RemoveAll(to); err != nil { // of a build that was killed
+		return err
+	}
+	out, err := os.OpenFile(to, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o755)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(out, in)
+	return errors.Join(err, out.Chmod(0o755), out.Close())
+}
+
+// goCommand is the go command that the Makefile was given.
+func goCommand() string { return cmp.Or(os.Getenv("GO"), "go") }
+
+// moduleRoot is the folder of the go.mod that holds for the working folder.
+func moduleRoot(ctx context.Context) (string, error) {
+	out, err := exec.CommandContext(ctx, goCommand(), "env", "GOMOD").Output()
+	if err != nil {
+		return "", fmt.Errorf("asking go for the module: %w", err)
+	}
+	mod := strings.TrimSpace(string(out))
+	if mod == "" || mod == os.DevNull {
+		return "", errors.New("not inside the module")
+	}
+	return filepath.Dir(mod), nil
+}
