@@ -2,6 +2,7 @@
 #              (DUAL=1: with the old and the new one mounted from prepare to cutover)
 # make test    every test, with real servers; installs what is missing (.ci/install)
 # make crash   the long crash matrix: killed at every point
+# make faults  every call of the fakes fails or is lost once, in every way
 # make bench   the benchmarks behind docs/benchmarks.md
 # make race    the core under the race detector
 # make lint    gofmt, go vet, staticcheck, actionlint
@@ -14,7 +15,7 @@ export GO
 LINT_BIN := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/keyturn/lint/$(shell sha256sum tools/lint/go.sum | cut -c1-12)
 WORKFLOWS := $(wildcard .github/workflows/*.yml workflows-examples/*.yml)
 
-.PHONY: demo test crash bench race lint build install
+.PHONY: demo test crash faults bench race lint build install
 
 # The version is what Git says: of a commit that is tagged as a release, the tag.
 KEYTURN_VERSION ?= $(shell git describe --tags --match 'v[0-9]*' --dirty 2>/dev/null)
@@ -34,6 +35,9 @@ demo: install
 
 test: install
 	@.ci/test
+
+faults:
+	KEYTURN_FAULTS=all $(GO) test -count=1 -timeout 60m -run FaultMatrix ./internal/rotation
 
 crash: install
 	KEYTURN_CRASH=all $(STATIC) test -trimpath -exec $(CURDIR)/.ci/as-root -count=1 -timeout 60m -run Crash ./...
