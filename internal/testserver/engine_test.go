@@ -76,12 +76,15 @@ func TestEngineRunsServices(t *testing.T) {
 	}
 
 	t.Run("host network", func(t *testing.T) {
+		t.Parallel()
 		runLoad(ctx, t, e, loadSpec(image, "hosted", loadDir(t, e, "hosted"), pg, "127.0.0.1", testserver.HostNetwork, secret))
 	})
 	t.Run("overlay network", func(t *testing.T) {
+		t.Parallel()
 		runLoad(ctx, t, e, loadSpec(image, "overlaid", loadDir(t, e, "overlaid"), pg, e.GatewayIP(), overlay.ID, secret))
 	})
 	t.Run("unhealthy", func(t *testing.T) {
+		t.Parallel()
 		spec := loadSpec(image, "sick", loadDir(t, e, "sick"), pg, "127.0.0.1", testserver.HostNetwork, secret)
 		spec.TaskTemplate.ContainerSpec.Env = append(spec.TaskTemplate.ContainerSpec.Env, "LOAD_UNHEALTHY_USER=orders")
 		spec.TaskTemplate.RestartPolicy = &swarm.RestartPolicy{Condition: swarm.RestartPolicyConditionNone}

@@ -75,10 +75,23 @@ func (t *Target) probe(ctx context.Context, v rotation.Version, spec rotation.Pr
 	}
 	defer t.clean(ctx, "service "+job.Name, func(ctx context.Context) error { return t.engine.ServiceRemove(ctx, made.ID) })
 	task, err := t.await(ctx, made.ID, wake)
+	if err != nil && task.Status.State == swarm.TaskStateRunning {
+		return silent(spec, err), nil
+	}
 	if err != nil {
 		return rotation.ProbeResult{}, err
 	}
 	return t.answer(ctx, made.ID, task), nil
+}
+
+// silent is the answer of a probe that ran and had none when the time was over:
+// it tried, and nobody answered.
+func silent(spec rotation.ProbeSpec, err error) rotation.ProbeResult {
+	var r rotation.ProbeResult
+	for _, e := range spec.Endpoints {
+		r.Endpoints = append(r.Endpoints, rotation.EndpointResult{Endpoint: e, Answer: rotation.Inconclusive, Reason: "no answer: " + err.Error()})
+	}
+	return r.Summarize()
 }
 
 // clean removes what a probe made, also when its time is over. What is left
@@ -101,23 +114,25 @@ func (t *Target) clean(ctx context.Context, what string, remove func(context.Con
 	}
 }
 
-// await waits until the one task of a probe has ended.
+// await waits until the one task of a probe has ended. With an error it returns
+// how the task was seen last.
 func (t *Target) await(ctx context.Context, id string, wake <-chan struct{}) (swarm.Task, error) {
+	var last swarm.Task
 	why, pace := "it was not placed yet", t.pace()
 	for {
 		tasks, err := t.engine.tasks(ctx, id)
 		if err != nil && ctx.Err() == nil {
-			return swarm.Task{}, err
+			return last, err
 		}
 		for _, task := range tasks {
-			if ended(task.Status.State) {
+			if last = task; ended(task.Status.State) {
 				return task, nil
 			}
 			why = fmt.Sprintf("its task is %s: %s %s", task.Status.State, task.Status.Message, task.Status.Err)
 		}
 		pace.wait(ctx, wake)
 		if ctx.Err() != nil {
-			return swarm.Task{}, rotation.Classify(rotation.Unknown, "", fmt.Errorf("waiting for the probe: %s: %w", why, ctx.Err()))
+			return last, rotation.Classify(rotation.Unknown, "", fmt.Errorf("waiting for the probe: %s: %w", why, ctx.Err()))
 		}
 	}
 }
