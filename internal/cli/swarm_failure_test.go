@@ -218,6 +218,7 @@ func TestSwarmWrongNetwork(t *testing.T) {
 
 	k.change(k.oldStackFile(right))
 	k.steady()
+	k.configure() // a busy machine needs more than five seconds
 	k.ok("rotate", "--wait", k.name)
 	k.done(3) // the number 2 is burnt
 }

@@ -127,7 +127,7 @@ func (s *shop) unknown(r result, st stage) {
 	if r.code != 4 {
 		s.t.Errorf("%s: exit %d, want 4\n%s%s", when, r.code, r.stdout, r.stderr)
 	}
-	if strings.Contains(r.stderr, "rolled back") || strings.Contains(r.stderr, "undo") {
+	if strings.Contains(r.stderr, "rolled back") || strings.Contains(r.stderr, "undo ") {
 		s.t.Errorf("%s: something was undone:\n%s", when, r.stderr)
 	}
 	if got := s.inService(); got != service {

@@ -29,6 +29,9 @@ docker secret rm %[1]s
 // RunScript rotates the stack's password for the n-th time by the script.
 func (k *Stack) RunScript(ctx context.Context, n int) (Rotation, error) {
 	var r Rotation
+	if err := k.calm(ctx); err != nil {
+		return r, err
+	}
 	err := k.counted(&r, func() error {
 		began := time.Now()
 		run, err := k.scene.shell(ctx, k.Script(n))

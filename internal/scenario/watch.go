@@ -95,6 +95,27 @@ func (k *Stack) update(ctx context.Context) (Update, error) {
 	return u, nil
 }
 
+// calm waits until Swarm has ended its last update of the service: until then it
+// writes to the service itself, and an update of ours may come too late.
+func (k *Stack) calm(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	for {
+		found, err := k.inspect(ctx)
+		if err != nil {
+			return err
+		}
+		if u := found.UpdateStatus; u == nil || u.State != swarm.UpdateStateUpdating {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("waiting for the end of the update of %q: %w", k.Service(), ctx.Err())
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
 // movedFrom counts the running tasks whose secrets are not those that the
 // service mounted before.
 func (k *Stack) movedFrom(ctx context.Context, before string) (int, error) {
