@@ -16,6 +16,7 @@ import (
 // the journal, and shows that a working credential was in service at every
 // moment, and that nothing is left over.
 func TestCrashMatrixDirectory(t *testing.T) {
+	t.Parallel()
 	pg := servers.postgres.Get(t)
 	whole := newShop(t, pg)
 	whole.ok("adopt", whole.name)

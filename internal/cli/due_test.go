@@ -18,6 +18,7 @@ func (s *shop) killed(point string, args ...string) {
 // TestRotateDueGoesOn kills a rotation between two phases, long before the next
 // one is due: the schedule that began it goes on with it.
 func TestRotateDueGoesOn(t *testing.T) {
+	t.Parallel()
 	for point, service := range map[string]string{
 		"after record: prepare  done":           "initial",
 		"after record: validate  done":          "initial",
@@ -64,6 +65,7 @@ func TestRotateDueGoesOn(t *testing.T) {
 // TestDueEndsRollback kills a rollback: whatever schedule comes next brings it
 // to its end, and begins no rotation whose time has not come.
 func TestDueEndsRollback(t *testing.T) {
+	t.Parallel()
 	for _, command := range []string{"rotate", "prepare", "validate", "cutover", "cleanup"} {
 		t.Run(command, func(t *testing.T) {
 			t.Parallel()
@@ -120,6 +122,7 @@ func TestDueTakesTurns(t *testing.T) {
 // TestDueRetriesTheQueue leaves an object of the old version on the retirement
 // queue, in a rotation that is closed: the schedules come back to it.
 func TestDueRetriesTheQueue(t *testing.T) {
+	t.Parallel()
 	for _, command := range []string{"cleanup", "rotate"} {
 		t.Run(command, func(t *testing.T) {
 			t.Parallel()
@@ -146,6 +149,7 @@ func TestDueRetriesTheQueue(t *testing.T) {
 // TestSeveralRotations lets one of two wait and the other fail: both are told,
 // and the exit code is that of the failure, whichever comes first.
 func TestSeveralRotations(t *testing.T) {
+	t.Parallel()
 	for _, first := range []string{"waits", "fails"} {
 		t.Run(first+" first", func(t *testing.T) {
 			t.Parallel()

@@ -44,6 +44,7 @@ type scene struct {
 }
 
 func TestMistakes(t *testing.T) {
+	t.Parallel()
 	count := 0
 	for _, sc := range scenes() {
 		count += len(sc.mistakes)

@@ -50,6 +50,7 @@ func (s *shop) nothingLeft(version int, login string) {
 // and validate: everything is rolled back, nothing was restarted, and the next
 // rotation works.
 func TestValidationFails(t *testing.T) {
+	t.Parallel()
 	tests := []struct {
 		name        string
 		break_, fix func(s *shop) []string

@@ -19,6 +19,7 @@ func (s *shop) ahead(d time.Duration) {
 
 // TestRollback goes back in the overlap, at different moments, under load.
 func TestRollback(t *testing.T) {
+	t.Parallel()
 	tests := []struct {
 		name   string
 		before func(s *shop) // after the cutover
@@ -271,6 +272,7 @@ func TestSecondJournal(t *testing.T) {
 // TestApprovalAWeekLate moves the clock between validate and cutover: the
 // pending version's time has run out, so it is given up, and nothing is lost.
 func TestApprovalAWeekLate(t *testing.T) {
+	t.Parallel()
 	tests := []struct {
 		name string
 		late func(s *shop)

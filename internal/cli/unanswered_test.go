@@ -83,6 +83,7 @@ func empty(t *testing.T, pg *testserver.Postgres) {
 // middle of it: that is not known, so nothing is concluded, nothing is moved or
 // taken back, and when the server is back the same command goes on.
 func TestServerThatCannotAnswer(t *testing.T) {
+	t.Parallel()
 	for _, f := range faults() {
 		t.Run(f.name, func(t *testing.T) {
 			t.Parallel()
