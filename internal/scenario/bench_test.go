@@ -16,7 +16,7 @@ import (
 )
 
 // ways are the mounts of Keyturn, and the update settings that it and the script
-// share: Docker's own defaults, and others. The promise on time is for switch:
+// share: one task at a time, Docker's own monitor. The promise on time is for switch:
 // dual replaces every task twice.
 var ways = []struct {
 	mounts         string
@@ -24,7 +24,6 @@ var ways = []struct {
 	limit          float64 // of Keyturn's time, in times of the script's; 0 is none
 }{
 	{"switch", 5 * time.Second, 0, 1.5},
-	{"switch", 5 * time.Second, 5 * time.Second, 1.5},
 	{"dual", 5 * time.Second, 0, 0},
 }
 
@@ -127,12 +126,10 @@ type cost struct {
 	mean time.Duration
 }
 
-// moving are the steps that update the service.
-var moving = []string{"mount", "move"}
-
-// costs says where the mean time of the phases went. A step that updates the
-// service is Swarm's for as long as Swarm itself says that it does, and Keyturn's
-// before and after. What no step took is the start of the program, its reading and its journal.
+// costs says where the mean time of the phases went. What a move takes is Swarm's
+// update, watched to its end; what Swarm takes for the same update of the script
+// stands beside it. What no step took is the start of the program, its reading and
+// its journal.
 func costs(record scenario.Record, rotations []scenario.Rotation) (all []cost, whole time.Duration) {
 	n := time.Duration(len(rotations))
 	for _, r := range rotations {
@@ -151,30 +148,9 @@ func costs(record scenario.Record, rotations []scenario.Rotation) (all []cost, w
 		if !slices.Contains(phases, s.Phase) {
 			continue
 		}
-		name, swarm := s.Phase+" "+s.Name, time.Duration(0)
-		if slices.Contains(moving, s.Name) {
-			swarm = bySwarm(rotations, s.Ended.Add(-s.Took), s.Ended)
-			add(name+", by Swarm", swarm)
-		}
-		add(name, s.Took-swarm)
+		add(s.Phase+" "+s.Name, s.Took)
 	}
 	return append(all, cost{"all else", rest}), whole
-}
-
-// bySwarm is how long Swarm updated the service in a span of time. An update
-// that was still going on when a phase ended is seen again after the next one.
-func bySwarm(rotations []scenario.Rotation, from, to time.Time) time.Duration {
-	updates := map[time.Time]scenario.Update{}
-	for _, r := range rotations {
-		for _, p := range r.Phases {
-			updates[p.Update.Began] = p.Update
-		}
-	}
-	var sum time.Duration
-	for _, u := range updates {
-		sum += u.Within(from, to)
-	}
-	return sum
 }
 
 // breakdown prints the costs of Keyturn, and what of the script is Swarm's.
