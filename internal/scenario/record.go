@@ -30,7 +30,6 @@ func (p Proof) Dead() bool {
 type Step struct {
 	Rotation, Phase, Name string
 	Took                  time.Duration
-	Ended                 time.Time
 }
 
 // Record is what the journal says of all rotations.
@@ -68,7 +67,7 @@ func (s *Scenario) Journal(ctx context.Context) (Record, error) {
 			return Record{}, fmt.Errorf("reading entry %d of the journal: %w", e.Seq, err)
 		}
 		if ok {
-			r.Steps = append(r.Steps, Step{Rotation: e.Rotation, Phase: e.Phase, Name: e.Step, Took: took, Ended: e.Time})
+			r.Steps = append(r.Steps, Step{Rotation: e.Rotation, Phase: e.Phase, Name: e.Step, Took: took})
 		}
 		delete(started, step)
 		if e.Step != "proof" {

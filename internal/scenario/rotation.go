@@ -25,7 +25,7 @@ type Phase struct {
 	Name   string
 	Began  time.Time
 	Took   time.Duration
-	Update Update // what Swarm did of it
+	Update Update // of the script: what Swarm did of it
 	Runs   []Run  // one, unless it waited or was killed
 }
 
@@ -108,15 +108,11 @@ func (k *Stack) rotate(ctx context.Context, r *Rotation) error {
 	return err
 }
 
-// phase runs one phase, and asks Swarm for its last update.
+// phase runs one phase.
 func (k *Stack) phase(ctx context.Context, name string, kill bool) (Phase, error) {
 	began := time.Now()
 	p, err := k.runPhase(ctx, name, kill)
-	if err != nil {
-		return p, err
-	}
 	p.Began = began
-	p.Update, err = k.update(ctx)
 	return p, err
 }
 
