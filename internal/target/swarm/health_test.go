@@ -21,11 +21,13 @@ func patient(spec *engineapi.ServiceSpec) {
 }
 
 // starts waits until a task of the service is starting.
-func (s *stage) starts() {
+func (s *stage) starts() { s.Helper(); s.someTaskIs(engineapi.TaskStateStarting) }
+
+func (s *stage) someTaskIs(state engineapi.TaskState) {
 	s.Helper()
 	s.eventually(func() bool {
 		for _, task := range s.tasks(s.placement.Service) {
-			if task.Status.State == engineapi.TaskStateStarting {
+			if task.Status.State == state {
 				return true
 			}
 		}
@@ -36,11 +38,17 @@ func (s *stage) starts() {
 // cutOff begins a move and ends it as soon as a task of the new version starts.
 func (s *stage) cutOff(shifts []rotation.Shift) {
 	s.Helper()
+	s.cutOffWhen(engineapi.TaskStateStarting, shifts)
+}
+
+// cutOffWhen begins a move and ends it as soon as a task is in a state.
+func (s *stage) cutOffWhen(state engineapi.TaskState, shifts []rotation.Shift) {
+	s.Helper()
 	ctx, cancel := context.WithCancel(s.ctx())
 	defer cancel()
 	ended := make(chan error, 1)
 	go func() { ended <- errOf(s.target.Move(ctx, shifts)) }()
-	s.starts()
+	s.someTaskIs(state)
 	cancel()
 	if err := <-ended; rotation.ClassOf(err) != rotation.Unknown {
 		s.Fatalf("Move that was cut off = %v, want an error of class Unknown", err)

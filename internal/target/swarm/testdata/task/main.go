@@ -36,11 +36,11 @@ func run() int {
 		}
 		return 0
 	case "once":
-		switch {
-		case strings.Contains(value, "crash"):
-			return 3
-		case strings.Contains(value, "late"):
+		if strings.Contains(value, "late") {
 			time.Sleep(2 * time.Second)
+		}
+		if strings.Contains(value, "crash") {
+			return 3
 		}
 		return 0
 	}
