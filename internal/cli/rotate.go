@@ -107,7 +107,8 @@ func (a *app) cleanUp(ctx context.Context, w *wiring, group []string, f phaseFla
 		}
 		pause := 10 * time.Second
 		if left := sum.Until.Sub(a.Now()); !sum.Until.IsZero() && left > 0 {
-			pause = min(left+10*time.Millisecond, time.Minute)
+			// Nothing ends before that; a look now and then is for the services.
+			pause = min(left+10*time.Millisecond, max(time.Minute, left/10))
 		}
 		select {
 		case <-ctx.Done():
