@@ -170,9 +170,9 @@ func readers(c config.Credential) []rotation.Placement {
 }
 
 func (a *app) wireSwarm(w *wiring) error {
-	docker, err := a.docker(w.cfg.Swarm.Host)
+	docker, err := a.docker(w.cfg.Swarm)
 	if err != nil {
-		return usagef("write it as unix:///var/run/docker.sock", "swarm %s: %w", w.cfg.Swarm.Host, err)
+		return err
 	}
 	w.closers = append(w.closers, docker.Close)
 	image, err := probeImage(w.cfg, version())
@@ -187,7 +187,7 @@ func (a *app) wireSwarm(w *wiring) error {
 		}
 		o.Layouts[c.Name] = l
 	}
-	t := swarm.New(docker, o)
+	t := swarm.New(docker.Client, o)
 	w.engine.Leaser = t
 	for name, p := range w.procs {
 		p.Target = t
