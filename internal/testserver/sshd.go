@@ -19,8 +19,12 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// SSHUser is who may log in at an [SSHD], with a shell and no other rights.
-const SSHUser = "deploy"
+// SSHUser is who may log in at an [SSHD], with a shell and no other rights, and
+// SSHGroup the number of his group.
+const (
+	SSHUser  = "deploy"
+	SSHGroup = 61999
+)
 
 // SSHDOptions say how an ssh server is started. The zero value is a server that
 // lets its user in by key, and forwards to the sockets that he may open.
@@ -176,7 +180,7 @@ func (s *SSHD) write() error {
 		return err
 	}
 	for name, text := range map[string]string{
-		"passwd":          fmt.Sprintf("%s\n%s:x:61999:61999::/:/bin/sh\n", strings.TrimSpace(string(passwd)), SSHUser),
+		"passwd":          fmt.Sprintf("%s\n%s:x:%d:%[3]d::/:/bin/sh\n", strings.TrimSpace(string(passwd)), SSHUser, SSHGroup),
 		"shadow":          SSHUser + ":*:19000:0:99999:7:::\nroot:*:19000:0:99999:7:::\nsshd:*:19000:0:99999:7:::\n",
 		"authorized_keys": strings.Join(s.opts.Authorized, "\n") + "\n",
 		"sshd_config":     strings.Join(config, "\n") + "\n",

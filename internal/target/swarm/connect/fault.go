@@ -69,7 +69,7 @@ func broken(err error) string {
 // handshakeFault is the error of an ssh connection that was not made.
 func (t *tunnel) handshakeFault(err, hostFault error, known, late bool) error {
 	none, hostless := errors.AsType[*ssh.AlgorithmNegotiationError](err)
-	if hostFault == nil && hostless && t.hosts.algorithms != nil && strings.Contains(none.Error(), "host key") {
+	if hostFault == nil && hostless && t.hosts.known && strings.Contains(none.Error(), "host key") {
 		hostFault = t.hosts.otherKinds()
 	}
 	if h, ok := errors.AsType[*hostError](hostFault); ok {

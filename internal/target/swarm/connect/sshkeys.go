@@ -57,7 +57,8 @@ type knownHosts struct {
 	path       string
 	addr       string
 	callback   ssh.HostKeyCallback
-	algorithms []string // that the host's keys are of; nil: it has none
+	known      bool     // there is a key for the host
+	algorithms []string // that the host is asked for
 }
 
 // readKnownHosts reads the file and looks the host up. A server shows the key
@@ -73,6 +74,7 @@ func readKnownHosts(path, addr string) (*knownHosts, error) {
 	}
 	h := &knownHosts{path: path, addr: addr, callback: db.HostKeyCallback()}
 	for _, key := range db.HostKeys(addr) {
+		h.known = true
 		switch {
 		case key.Cert: // its authority signs keys of any kind
 			h.algorithms = append(h.algorithms, certificates...)
@@ -81,6 +83,9 @@ func readKnownHosts(path, addr string) (*knownHosts, error) {
 		default:
 			h.algorithms = append(h.algorithms, key.Type())
 		}
+	}
+	if !h.known { // its key is shown in the error
+		h.algorithms = []string{ssh.KeyAlgoED25519, ssh.KeyAlgoECDSA256, ssh.KeyAlgoECDSA384, ssh.KeyAlgoECDSA521, ssh.KeyAlgoRSASHA512, ssh.KeyAlgoRSASHA256}
 	}
 	return h, nil
 }

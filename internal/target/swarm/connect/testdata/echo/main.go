@@ -1,16 +1,17 @@
 // Echo gives back what it reads, and says when that has ended. With an argument
-// it waits for ever.
+// it only waits.
 package main
 
 import (
 	"fmt"
 	"io"
 	"os"
+	"time"
 )
 
 func main() {
 	if len(os.Args) > 1 {
-		select {}
+		time.Sleep(time.Hour)
 	}
 	n, err := io.Copy(os.Stdout, os.Stdin)
 	fmt.Printf("\n%d bytes, then %v\n", n, err)
