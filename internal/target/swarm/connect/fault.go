@@ -97,7 +97,7 @@ func (t *tunnel) refused(ctx context.Context, s *session, err error) error {
 	}
 	const (
 		forward = "in its sshd_config: AllowStreamLocalForwarding local, and no DisableForwarding; in authorized_keys: no \"restrict\" without \"port-forwarding\""
-		name    = "; another socket stands behind the host: ssh://…/path"
+		name    = " another socket is named behind the host: ssh://…/path"
 	)
 	what := fmt.Sprintf("the socket %s on %s", t.socket, t.name)
 	if refusal.Reason == ssh.Prohibited || refusal.Reason == ssh.UnknownChannelType {
