@@ -152,9 +152,9 @@ func (s *SSHD) write() error {
 		}
 		s.opts.HostKeys = [][]byte{private}
 	}
-	config := slices.Concat([]string{"ListenAddress 127.0.0.1:" + strconv.Itoa(s.port), "LogLevel DEBUG3", "UsePAM no", "PidFile none",
+	config := slices.Concat(s.opts.Config, []string{"ListenAddress 127.0.0.1:" + strconv.Itoa(s.port), "LogLevel DEBUG3", "UsePAM no", "PidFile none",
 		"AuthorizedKeysFile " + s.path("authorized_keys"), "PasswordAuthentication no", "KbdInteractiveAuthentication no",
-		"StrictModes no", "PrintMotd no", "PrintLastLog no", "MaxStartups 200", "MaxSessions 100"}, s.opts.Config)
+		"StrictModes no", "PrintMotd no", "PrintLastLog no", "MaxStartups 200", "MaxSessions 100"})
 	for i, key := range s.opts.HostKeys {
 		signer, err := ssh.ParsePrivateKey(key)
 		if err != nil {

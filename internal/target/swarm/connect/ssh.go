@@ -231,8 +231,10 @@ func (w *wire) Read(b []byte) (int, error) {
 	n, err := w.Conn.Read(b)
 	if err != nil {
 		w.broken.Store(true)
+		return n, err
 	}
-	return n, err
+	acknowledge(w.Conn)
+	return n, nil
 }
 
 // A channel is a connection to the engine.

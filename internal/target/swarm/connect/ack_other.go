@@ -1,0 +1,7 @@
+//go:build !linux
+
+package connect
+
+import "net"
+
+func acknowledge(net.Conn) {}
