@@ -7,10 +7,12 @@ import (
 	"crypto/rand"
 	"encoding/pem"
 	"errors"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -161,6 +163,54 @@ func TestKnownHosts(t *testing.T) {
 		case tt.says != "" && (err == nil || !strings.Contains(err.Error(), tt.says) || rotation.ClassOf(err) != rotation.Invalid):
 			t.Errorf("%s: %v, want an invalid one that says %q", tt.name, err, tt.says)
 		}
+	}
+}
+
+// TestHostThatChangesLater meets another server when the connection is made again:
+// it is refused, and as something was asked before, what became of it is unknown.
+func TestHostThatChangesLater(t *testing.T) {
+	t.Parallel()
+	p := newPlace(t)
+	other := testserver.NewSSHD(t, testserver.SSHDOptions{})
+	var now atomic.Pointer[testserver.SSHD]
+	now.Store(p.sshd)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	check(t, err)
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			from, err := l.Accept()
+			if err != nil {
+				return
+			}
+			to, err := net.Dial("tcp", now.Load().Addr())
+			if err != nil {
+				_ = from.Close()
+				continue
+			}
+			go func() { _, _ = io.Copy(to, from); _ = to.Close() }()
+			go func() { _, _ = io.Copy(from, to); _ = from.Close() }()
+		}
+	}()
+	_, _, key, _, _, err := ssh.ParseKnownHosts([]byte(p.sshd.KnownHosts()))
+	check(t, err)
+	p.write("known_hosts", testserver.KnownHost(l.Addr().String(), key))
+	e := p.open(p.settings("ssh://" + testserver.SSHUser + "@" + l.Addr().String()))
+	if _, err := e.Info(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	now.Store(other)
+	if n, err := p.sshd.Cut(); err != nil || n == 0 {
+		t.Fatalf("%d connections were cut: %v", n, err)
+	}
+	for { // until the cut is noticed
+		_, err = e.Info(t.Context())
+		if err != nil && !strings.Contains(err.Error(), " broke") {
+			break
+		}
+	}
+	if rotation.ClassOf(err) != rotation.Unknown || !strings.Contains(err.Error(), "its host key has changed") {
+		t.Errorf("Info() = %v, want an unknown error that says that the key has changed", err)
 	}
 }
 

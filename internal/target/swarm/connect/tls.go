@@ -91,6 +91,7 @@ func (w *secure) dial(ctx context.Context) (net.Conn, error) {
 	if err != nil {
 		return nil, unreachable(w.name, err)
 	}
+	impatient(raw, 2*w.Keepalive)
 	conn := tls.Client(raw, w.config)
 	if err := conn.HandshakeContext(within); err != nil {
 		_ = raw.Close()

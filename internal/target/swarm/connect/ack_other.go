@@ -1,7 +1,0 @@
-//go:build !linux
-
-package connect
-
-import "net"
-
-func acknowledge(net.Conn) {}
