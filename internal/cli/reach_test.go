@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/keyturn/keyturn/internal/testserver"
@@ -120,4 +121,24 @@ func TestSwarmOverTLS(t *testing.T) {
 	text, err := k.engine.LogText()
 	k.must(err)
 	k.clean(text)
+}
+
+// TestSwarmCancelOverSilentSSH cancels a run whose ssh server says nothing any
+// more: it ends as quickly as any other. It cannot give its lease back, but the next
+// run knows that it is dead, and goes on.
+func TestSwarmCancelOverSilentSSH(t *testing.T) {
+	t.Parallel()
+	k := newStack(t, servers.postgres.Get(t), nil, replicas(1))
+	sshd := k.overSSH()
+	k.ok("adopt", k.name)
+	r := k.start("before request: POST /secrets/create", "prepare", k.name)
+	if n, err := sshd.Silence(); err != nil || n == 0 {
+		t.Fatalf("%d connections fell silent: %v", n, err)
+	}
+	r.cancelled(syscall.SIGINT)
+	k.ok("prepare", k.name)
+	if p := k.status(); p.Current != 1 || p.Pending == 0 {
+		t.Errorf("after the next run the status is %+v, want a pending version", p)
+	}
+	k.noneFailed()
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
+	"sync/atomic"
 
 	"github.com/oklog/ulid/v2"
 
@@ -25,6 +26,7 @@ type wiring struct {
 	journal  rotation.Journal
 	note     string // that there is no journal yet; "" if there is
 	closers  []func() error
+	kept     atomic.Bool // a lease could not be given back
 }
 
 // adopter is the half of a target that takes over what is there.
@@ -93,7 +95,12 @@ func (a *app) wire(f phaseFlags, look bool) (_ *wiring, err error) {
 		if err != nil {
 			return nil, err
 		}
-		w.closers = append(w.closers, release)
+		w.closers = append(w.closers, func() error {
+			if w.kept.Load() {
+				return nil // its file stays, free: whoever finds the lease knows that this run is dead
+			}
+			return release()
+		})
 	}
 	return w, a.wireTargets(w, prints, f)
 }
@@ -188,7 +195,7 @@ func (a *app) wireSwarm(w *wiring) error {
 		o.Layouts[c.Name] = l
 	}
 	t := swarm.New(docker.Client, o)
-	w.engine.Leaser = t
+	w.engine.Leaser = leasing{t, &w.kept}
 	for name, p := range w.procs {
 		p.Target = t
 		w.adopters[name] = t
