@@ -4,20 +4,25 @@ import (
 	"net/http"
 	"regexp"
 
-	"github.com/docker/docker/client"
+	"github.com/keyturn/keyturn/internal/config"
+	"github.com/keyturn/keyturn/internal/target/swarm/connect"
 )
 
-// docker returns a client of the engine. The hook of crash tests, if there is
-// one, is called around every request of it that changes something.
-func (a *app) docker(host string) (*client.Client, error) {
-	opts := []client.Opt{client.WithHost(host), client.WithAPIVersionNegotiation()}
-	plain, err := client.NewClientWithOpts(opts...)
-	if err != nil || a.Hook == nil {
-		return plain, err
+// docker returns a client of the Swarm's engine, and reads the keys that it is
+// reached with. The hook of crash tests, if there is one, is called around every
+// request of it that changes something.
+func (a *app) docker(s *config.Swarm) (*connect.Engine, error) {
+	o := connect.Settings{Host: s.Host, Getenv: a.Getenv, Now: a.Now, Logger: a.log}
+	if s.SSH != nil {
+		o.SSH = connect.SSH{Key: s.SSH.Key, Passphrase: s.SSH.Passphrase, KnownHosts: s.SSH.KnownHosts}
 	}
-	hooked := plain.HTTPClient()
-	hooked.Transport = hookedTransport{hooked.Transport, a.Hook}
-	return client.NewClientWithOpts(append(opts, client.WithHTTPClient(hooked))...)
+	if s.TLS != nil {
+		o.TLS = connect.TLS{CA: s.TLS.CA, Cert: s.TLS.Cert, Key: s.TLS.Key}
+	}
+	if a.Hook != nil {
+		o.Wrap = func(t http.RoundTripper) http.RoundTripper { return hookedTransport{t, a.Hook} }
+	}
+	return connect.Open(o)
 }
 
 // hookedTransport calls a hook before and after requests that change something.

@@ -36,6 +36,7 @@ func TestMain(m *testing.M) {
 	if os.Getenv(asProgram) != "" {
 		os.Exit(program())
 	}
+	servers.engine.Options.TLS = true
 	os.Exit(testserver.Main(m, &servers.postgres, &servers.engine))
 }
 

@@ -43,6 +43,7 @@ type shop struct {
 	config  string
 	journal string
 	env     []string
+	secrets []string // that it was handed, beside the passwords
 }
 
 // newShop makes a shop in which everything is set up and nothing adopted. More
@@ -166,7 +167,7 @@ func (s *shop) runWith(env []string, args ...string) result {
 // clean fails the test if a value that Keyturn was handed stands in an output.
 func (s *shop) clean(text string) {
 	s.t.Helper()
-	for _, canary := range []string{adminPassword, firstPassword} {
+	for _, canary := range append([]string{adminPassword, firstPassword}, s.secrets...) {
 		if strings.Contains(text, canary) {
 			s.t.Errorf("a value stands in the output:\n%s", text)
 		}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
+	"sync/atomic"
 
 	"github.com/oklog/ulid/v2"
 
@@ -25,6 +26,7 @@ type wiring struct {
 	journal  rotation.Journal
 	note     string // that there is no journal yet; "" if there is
 	closers  []func() error
+	kept     atomic.Bool // a lease could not be given back
 }
 
 // adopter is the half of a target that takes over what is there.
@@ -93,7 +95,12 @@ func (a *app) wire(f phaseFlags, look bool) (_ *wiring, err error) {
 		if err != nil {
 			return nil, err
 		}
-		w.closers = append(w.closers, release)
+		w.closers = append(w.closers, func() error {
+			if w.kept.Load() {
+				return nil // its file stays, free: whoever finds the lease knows that this run is dead
+			}
+			return release()
+		})
 	}
 	return w, a.wireTargets(w, prints, f)
 }
@@ -170,9 +177,9 @@ func readers(c config.Credential) []rotation.Placement {
 }
 
 func (a *app) wireSwarm(w *wiring) error {
-	docker, err := a.docker(w.cfg.Swarm.Host)
+	docker, err := a.docker(w.cfg.Swarm)
 	if err != nil {
-		return usagef("write it as unix:///var/run/docker.sock", "swarm %s: %w", w.cfg.Swarm.Host, err)
+		return err
 	}
 	w.closers = append(w.closers, docker.Close)
 	image, err := probeImage(w.cfg, version())
@@ -187,8 +194,8 @@ func (a *app) wireSwarm(w *wiring) error {
 		}
 		o.Layouts[c.Name] = l
 	}
-	t := swarm.New(docker, o)
-	w.engine.Leaser = t
+	t := swarm.New(docker.Client, o)
+	w.engine.Leaser = leasing{t, &w.kept}
 	for name, p := range w.procs {
 		p.Target = t
 		w.adopters[name] = t

@@ -36,12 +36,11 @@ type Config struct {
 
 // Swarm says how the Swarm is reached.
 type Swarm struct {
-	Host  string `yaml:"host"`  // unix:///path
+	Host  string `yaml:"host"`  // unix:///path, ssh://user@host[:port][/path] or tcp://host[:port]
 	Image string `yaml:"image"` // of the probes; it holds keyturn
+	SSH   *SSH   `yaml:"ssh"`   // of ssh://, and there alone
+	TLS   *TLS   `yaml:"tls"`   // of tcp://, and there alone
 }
-
-// NotBuilt names keys of later releases.
-func (*Swarm) NotBuilt() []string { return []string{"ssh", "tls"} }
 
 // Directory is a target on one machine.
 type Directory struct {

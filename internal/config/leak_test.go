@@ -77,7 +77,7 @@ var disguises = []string{
 // configuration, and of every {from-env: …}, in every disguise.
 func TestNoFaultHoldsAValue(t *testing.T) {
 	refused := 0
-	for _, file := range []string{"testdata/ok/full.yml", "testdata/ok/numbers.yml", "testdata/ok/directory.yml"} {
+	for _, file := range []string{"testdata/ok/full.yml", "testdata/ok/numbers.yml", "testdata/ok/directory.yml", "testdata/ok/ssh.yml", "testdata/ok/tls.yml"} {
 		b, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)

@@ -120,16 +120,5 @@ func (p *parser) targets(cfg *Config) {
 	if cfg.Swarm == nil {
 		return
 	}
-	n := at(p.doc, "swarm", "host")
-	path, isUnix := strings.CutPrefix(cfg.Swarm.Host, "unix://")
-	switch host := cfg.Swarm.Host; {
-	case host == "":
-		cfg.Swarm.Host = "unix:///var/run/docker.sock"
-	case strings.HasPrefix(host, "ssh://"), strings.HasPrefix(host, "tcp://"):
-		p.fault(n, "swarm.host", "run it on a manager: unix:///var/run/docker.sock", "%s is not built yet", host[:6])
-	case !isUnix:
-		p.fault(n, "swarm.host", "write: unix:///var/run/docker.sock", "unknown kind of host")
-	case !absolute(path):
-		p.fault(n, "swarm.host", "write: unix:///var/run/docker.sock", "want the absolute path of a socket after unix://")
-	}
+	p.reach(cfg.Swarm)
 }

@@ -213,9 +213,14 @@ func leaseRecord(credential string, h Holder, takeOver bool) Record {
 	return r
 }
 
-// close gives the leases back, also after a cancellation.
+// close gives the leases back, also after a cancellation: then in less time, for a
+// runner soon kills what it has cancelled.
 func (s *session) close(ctx context.Context) error {
-	ctx, cancel := aside(ctx, 5*time.Second)
+	limit := 5 * time.Second
+	if ctx.Err() != nil {
+		limit = 3 * time.Second
+	}
+	ctx, cancel := aside(ctx, limit)
 	defer cancel()
 	var errs []error
 	for _, p := range slices.Backward(s.procs) {

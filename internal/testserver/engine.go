@@ -27,6 +27,9 @@ const HostNetwork = "host"
 type EngineOptions struct {
 	// NoSwarm leaves the engine outside of any Swarm.
 	NoSwarm bool
+	// TLS lets the engine listen on a port of its loopback address, too, for
+	// clients with a certificate of [Engine.Authority] alone.
+	TLS bool
 	// Args are further arguments of dockerd.
 	Args []string
 	// StartTimeout bounds the start; zero means 60 seconds.
@@ -44,6 +47,7 @@ type Engine struct {
 	addr    string // a loopback address that no other engine uses
 	bridge  string
 	gateway string
+	tls     *Authority
 	client  *client.Client
 	process *process
 	guard   *guard
@@ -115,6 +119,9 @@ func (e *Engine) start(ctx context.Context) error {
 	if e.guard, err = startGuard("engine", e.dir, e.bridge, e.cgroup()); err != nil {
 		return err
 	}
+	if err := e.prepareTLS(); err != nil {
+		return err
+	}
 	if err := e.startDaemon(); err != nil {
 		return err
 	}
@@ -143,7 +150,7 @@ func (e *Engine) choose() error {
 		// 198.18.0.0/15 is set aside for benchmarks (RFC 2544): nobody routes it.
 		e.gateway = fmt.Sprintf("198.18.%d.1", rand.IntN(256))
 		e.addr = fmt.Sprintf("127.%d.%d.%d", 64+rand.IntN(64), rand.IntN(256), 1+rand.IntN(254))
-		if free("tcp", 2377, []string{e.addr}) && free("tcp", 7946, []string{e.addr}) && !hasAddress(e.gateway) {
+		if free("tcp", 2376, []string{e.addr}) && free("tcp", 2377, []string{e.addr}) && free("tcp", 7946, []string{e.addr}) && !hasAddress(e.gateway) {
 			return nil
 		}
 	}

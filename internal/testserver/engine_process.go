@@ -85,7 +85,7 @@ func (e *Engine) startDaemon() error {
 		"--bridge", "none", "--iptables=false", "--ip-forward=false", "--ip-masq=false", "--userland-proxy=false",
 		"--cgroup-parent", "/" + e.cgroup(), "--exec-opt", "native.cgroupdriver=cgroupfs",
 		"--shutdown-timeout", "5",
-	}, e.opts.Args)
+	}, e.tlsArgs(), e.opts.Args)
 	cmd := exec.Command("unshare", args...)
 	cmd.Env = append(os.Environ(), "PATH="+os.Getenv("PATH")+":/usr/sbin:/sbin:/usr/bin:/bin")
 	cmd.Dir = "/"

@@ -30,7 +30,7 @@ const cleanFolder = `rm -rf "$@" || { sleep 1; rm -rf "$@"; }`
 // scripts are the clean-ups by name. Each is run by /bin/sh with its arguments,
 // and may be run again.
 func scripts(name string) string {
-	return map[string]string{"postgres": cleanPostgres, "engine": cleanEngine, "folder": cleanFolder}[name]
+	return map[string]string{"postgres": cleanPostgres, "engine": cleanEngine, "folder": cleanFolder, "sshd": cleanSSHD}[name]
 }
 
 // startGuard starts the guard that runs the named clean-up with args at the end.

@@ -90,6 +90,11 @@ func TestOwner(t *testing.T) {
 	}
 	if os.Geteuid() == 0 {
 		ownEngine(t, program)
+		server, err := testserver.StartSSHD(context.Background(), testserver.SSHDOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Println("DIR", server.Dir())
 	}
 	fmt.Println("READY")
 	time.Sleep(time.Minute)

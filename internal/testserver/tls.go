@@ -30,6 +30,8 @@ type Certificate struct {
 	// NotBefore and NotAfter bound the validity. Zero means an hour ago, and
 	// in a week.
 	NotBefore, NotAfter time.Time
+	// Client makes it a certificate of a client, and of no server.
+	Client bool
 }
 
 // NewAuthority makes an authority with a fresh key.
@@ -59,7 +61,7 @@ func NewAuthority() (*Authority, error) {
 	return &Authority{PEM: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), cert: cert, key: key}, nil
 }
 
-// Issue signs a server certificate and returns it and its key in PEM form.
+// Issue signs a certificate and returns it and its key in PEM form.
 func (a *Authority) Issue(c Certificate) (cert, key []byte, err error) {
 	serverKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -79,6 +81,9 @@ func (a *Authority) Issue(c Certificate) (cert, key []byte, err error) {
 	}
 	if template.NotAfter.IsZero() {
 		template.NotAfter = now.Add(7 * 24 * time.Hour)
+	}
+	if c.Client {
+		template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
 	}
 	for _, name := range c.Names {
 		if ip := net.ParseIP(name); ip != nil {

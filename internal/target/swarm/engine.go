@@ -82,7 +82,7 @@ func (e engine) postUpdate(ctx context.Context, s service, spec json.RawMessage)
 	req.Header.Set("Content-Type", "application/json")
 	resp, err := e.HTTPClient().Do(req)
 	if err != nil {
-		return rotation.Classify(rotation.Unknown, "is the engine running?", err)
+		return unreached(err)
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
@@ -135,6 +135,10 @@ func fault(err error) error {
 		return nil
 	case strings.Contains(err.Error(), "not a swarm manager"):
 		return rotation.Classify(rotation.Invalid, "point swarm.host at a manager of the Swarm, or run: docker swarm init", err)
+	case errors.As(err, &classed) && client.IsErrConnectionFailed(err):
+		// The way to the engine knows best; the client's words say less than its own.
+		before, _, _ := strings.Cut(err.Error(), "error during connect: ")
+		return rotation.Errorf(classed.Class, classed.Hint, "%s%w", before, classed)
 	case errors.As(err, &classed):
 		return err
 	case strings.Contains(err.Error(), "update out of sequence"):
@@ -146,6 +150,15 @@ func fault(err error) error {
 		return rotation.Classify(rotation.Unknown, "", err)
 	}
 	return err
+}
+
+// unreached is the error of a request of our own that got no answer.
+func unreached(err error) error {
+	var classed *rotation.Error
+	if errors.As(err, &classed) {
+		return classed
+	}
+	return rotation.Classify(rotation.Unknown, "is the engine running?", err)
 }
 
 // tasks returns the tasks of the given services; of all, if none is given.
