@@ -86,7 +86,10 @@ func (c *comparer) fault(at Place, tip, format string, args ...any) {
 }
 
 func (c *comparer) stale(at Place, tip, format string, args ...any) {
-	c.Stale = append(c.Stale, Finding{at, fmt.Sprintf(format, args...), tip})
+	f := Finding{at, fmt.Sprintf(format, args...), tip}
+	if !slices.Contains(c.Stale, f) { // of a secret that two services read
+		c.Stale = append(c.Stale, f)
+	}
 }
 
 func (c *comparer) service(w Want) {
