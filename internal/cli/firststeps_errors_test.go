@@ -2,6 +2,7 @@ package cli_test
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -80,6 +81,7 @@ func doctorStumbles() []stumble {
 		{name: "another way to the database", command: doctor + " --strict", code: 6, bend: inFile(theConfig, "probe: [postgres://127.0.0.1:", "probe: [postgres://localhost:")},
 		{name: "no engine for doctor", command: doctor, code: 6, bend: inFile(theConfig, "docker.sock", "nowhere.sock")},
 		{name: "no password", command: "KEYTURN_PG_PASSWORD= " + doctor, code: 6},
+		{name: "clocks that differ", command: clockAhead + "=2m " + doctor + " --strict", code: 6},
 		{name: "no authority", command: doctor, code: 6, bend: inFile(theConfig, "deploy/db-ca.pem", "deploy/no-ca.pem")},
 		{name: "the journal in a checkout", command: doctor, code: 6, bend: func(w *workspace) {
 			w.must(os.Mkdir(filepath.Join(w.dir, ".git"), 0o755))
@@ -113,6 +115,66 @@ func TestFirstStepsErrors(t *testing.T) {
 		if !slices.ContainsFunc(all, func(s stumble) bool { return s.golden() == file }) {
 			t.Errorf("%s belongs to nothing that is tried", file)
 		}
+	}
+}
+
+// TestFirstStepsAsJSON reads what doctor, plan and init say as JSON, and what init
+// writes beside the configuration.
+func TestFirstStepsAsJSON(t *testing.T) {
+	t.Parallel()
+	w := newWorkspace(t, servers.postgres.Get(t), fromFile)
+	w.takeOver()
+	var examined struct {
+		Findings                 []struct{ Credential, Check, Level, Text, Hint string }
+		Problems, Warnings, Exit int
+	}
+	w.read("keyturn doctor -o json", &examined)
+	checks := map[string]bool{}
+	for _, f := range examined.Findings {
+		checks[f.Credential+" "+f.Check] = true
+		checks["TLS"] = checks["TLS"] || strings.HasSuffix(f.Text, ", primary, TLS 1.3")
+	}
+	name := w.name + "-db "
+	for _, want := range []string{" journal", " swarm", name + "record", name + "postgres", name + "services", name + "endpoints", name + "leftovers", name + "stack file", "TLS"} {
+		if !checks[want] {
+			t.Errorf("doctor says nothing of %q: %+v", want, examined)
+		}
+	}
+	if examined.Problems != 0 || examined.Exit != 0 || examined.Warnings == 0 {
+		t.Errorf("doctor counts %+v", examined)
+	}
+	var planned struct {
+		Files []struct {
+			File  string
+			Stale []struct{ Text, Hint string }
+			Diff  string
+		} `json:"stack_files"`
+	}
+	w.read("keyturn plan -o json", &planned)
+	if len(planned.Files) != 1 || len(planned.Files[0].Stale) != 3 || !strings.Contains(planned.Files[0].Diff, "+    name: "+w.secret+"_v2\n") {
+		t.Errorf("the plan says of stack files %+v", planned.Files)
+	}
+	var begun struct {
+		Wrote, Next   []string
+		Configuration string
+		Credentials   []struct{ Name, Host string }
+	}
+	w.read("keyturn --config sub/new.yml init -o json --workflow --from-service "+w.name+"_api --image "+probeImage, &begun)
+	if !slices.Equal(begun.Wrote, []string{"sub/new.yml", ".github/workflows/keyturn.yml"}) || len(begun.Credentials) != 1 || begun.Credentials[0].Host != "127.0.0.1" {
+		t.Errorf("init says %+v", begun)
+	}
+	if got := w.contents(); got[filepath.Join(w.dir, "sub/new.yml")] != begun.Configuration ||
+		got[filepath.Join(w.dir, ".github/workflows/keyturn.yml")] != page(t, "workflows-examples/rotate.yml") {
+		t.Errorf("init wrote other files than it says: %+v", got)
+	}
+}
+
+// read runs a command that prints JSON.
+func (w *workspace) read(command string, into any) {
+	w.t.Helper()
+	out := w.sh(command + " 2>/dev/null")
+	if err := json.Unmarshal([]byte(out), into); err != nil {
+		w.t.Fatalf("%s: %v\n%s", command, err, out)
 	}
 }
 

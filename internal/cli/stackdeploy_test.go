@@ -80,7 +80,7 @@ x-app: &app
   stop_grace_period: 5s
   deploy:
     replicas: 2
-    update_config: {order: start-first, failure_action: rollback, monitor: 2s}
+    update_config: {order: start-first, failure_action: rollback, monitor: 1s}
 
 services:
   api:
@@ -245,6 +245,7 @@ func TestStackDeployBetweenPhases(t *testing.T) {
 			w.unchanged("after the adoption")
 			w.sh("keyturn prepare " + credential)
 			w.unchanged("after prepare")
+			w.refuses(0, "keyturn plan "+credential, "once that is done it must say", "+++ b/deploy/"+w.name+".yml", "+    name: "+w.secret+"_v2\n")
 			w.sh("keyturn validate " + credential)
 			w.unchanged("after validate")
 			w.sh("keyturn cutover " + credential)
