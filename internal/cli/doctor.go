@@ -90,7 +90,7 @@ func (e *examination) wireOne(c config.Credential) *wiring {
 	if err == nil {
 		return w
 	}
-	e.fail(c.Name, c.Backend, err)
+	e.fail(c.Name, "configuration", err)
 	w = &wiring{cfg: &one, engine: &rotation.Engine{}}
 	if one.Swarm == nil || e.wireSwarm(w) != nil {
 		return nil

@@ -55,6 +55,12 @@ var cases = []struct {
 	{name: "no-login-in-a-variable", named: []string{"api"}, options: scaffold.Options{Role: "orders"},
 		services: []scaffold.Service{{Name: "api", Env: env("DB_HOST=db", "DB_NAME=orders", "DB_PASSWORD_FILE=/run/secrets/db_password"),
 			Mounts: []scaffold.Mount{{"db_password", "/run/secrets/db_password"}}}}},
+	{name: "services-of-two-stacks", named: []string{"orders_api"}, options: scaffold.Options{StackFile: "deploy/orders.yml"},
+		services: []scaffold.Service{
+			{Name: "orders_api", Stack: "orders", Env: env("DB_HOST=db", "DB_NAME=orders", "DB_USER=orders", "DB_PASSWORD_FILE=/run/secrets/pw"),
+				Mounts: []scaffold.Mount{{"shared_db_password", "/run/secrets/pw"}}},
+			{Name: "reports_web", Stack: "reports", Env: env("PGUSER=orders"), Mounts: []scaffold.Mount{{"shared_db_password", "/run/secrets/shared_db_password"}}},
+		}},
 	{name: "values-that-are-none", named: []string{"api"},
 		services: []scaffold.Service{{Name: "api", Env: env("DB_HOST=canary of a secret!", "DB_USER=canary:x@y", "DB_NAME=orders", "DB_PASSWORD_FILE=/run/secrets/db_password"),
 			Mounts: []scaffold.Mount{{"db_password", "/run/secrets/db_password"}}}}},

@@ -87,6 +87,10 @@ func (d *draft) head() {
 
 func (d *draft) credential(c Credential) {
 	d.line("  %s:", c.Name)
+	if slices.ContainsFunc(c.Services, func(r Reader) bool { return !strings.HasPrefix(r.Service, c.Stack+"_") }) && c.Stack != "" {
+		d.unknown("%s: which stack file names its secret: not all of its services are of the stack %s, so that none is compared", c.Name, c.Stack)
+		c.Stack = ""
+	}
 	d.postgres(c)
 	if c.Stack != "" {
 		file := ""
