@@ -146,7 +146,7 @@ func (a *app) root() *cobra.Command {
 		return &usageError{err: err, hint: "see: keyturn --help"}
 	})
 	root.CompletionOptions.DisableDefaultCmd = true
-	root.AddCommand(a.planCommand(), a.statusCommand())
+	root.AddCommand(a.initCommand(), a.doctorCommand(), a.planCommand(), a.statusCommand())
 	root.AddCommand(a.phaseCommands()...)
 	root.AddCommand(a.setupCommands()...)
 	root.AddCommand(a.probeCommand(), a.auditCommand(), a.versionCommand())

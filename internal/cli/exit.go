@@ -19,6 +19,7 @@ const (
 	exitRefused   = 3   // a rule, a policy, or too early
 	exitStuck     = 4   // failed and not fully undone, or stopped at unknown
 	exitTampered  = 5   // the audit record has a gap or was changed
+	exitFound     = 6   // doctor found something
 	exitCancelled = 130 // cancelled; safe to run again
 )
 

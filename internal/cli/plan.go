@@ -44,18 +44,18 @@ func (a *app) plan(ctx context.Context, names []string, f phaseFlags, phase rota
 		return err
 	}
 	plans, failed := w.plans(ctx, groups, phase)
+	ledger, err := w.ledger(ctx)
+	if err != nil {
+		return err
+	}
 	var lost []string
 	if all || f.due {
-		ledger, err := w.ledger(ctx)
-		if err != nil {
-			return err
-		}
 		lost = strays(w.cfg, ledger)
 	}
 	if w.note != "" {
 		a.notef("%s", w.note)
 	}
-	a.printPlans(plans, lost)
+	a.printPlans(plans, lost, w.planned(ledger, plans))
 	if failed != nil {
 		return failed
 	}
@@ -88,11 +88,38 @@ func blocked(p rotation.Plan) bool {
 	return len(p.Blocked) > 0 || slices.ContainsFunc(p.Credentials, func(c rotation.CredentialPlan) bool { return len(c.Blocked) > 0 })
 }
 
-func (a *app) printPlans(plans []rotation.Plan, lost []string) {
+// planned compares the stack files with what services will read after the plans.
+func (w *wiring) planned(ledger *rotation.Ledger, plans []rotation.Plan) []sheet {
+	var all []deployed
+	for _, p := range plans {
+		for _, c := range p.Credentials {
+			now := ledger.Credential(c.Credential)
+			if c.From == 0 {
+				continue // what services read before it, nobody knows
+			}
+			v := rotation.Version{Credential: c.Credential, Number: c.To, Public: c.Public}
+			if made, ok := now.Version(c.To); ok {
+				v = made
+			}
+			if p.Back {
+				v = now.Last()
+			}
+			if i := slices.IndexFunc(w.cfg.Credentials, func(of config.Credential) bool { return of.Name == c.Credential }); i >= 0 && v.Number > 0 {
+				all = append(all, deployed{w.cfg.Credentials[i], v, now.Versions})
+			}
+		}
+	}
+	return sheets(all)
+}
+
+func (a *app) printPlans(plans []rotation.Plan, lost []string, files []sheet) {
 	if a.output == "json" {
 		doc := map[string]any{"plans": plans}
 		if len(lost) > 0 {
 			doc["not_in_configuration"] = lost
+		}
+		if len(files) > 0 {
+			doc["stack_files"] = files
 		}
 		a.json(doc)
 		return
@@ -106,6 +133,7 @@ func (a *app) printPlans(plans []rotation.Plan, lost []string) {
 	for _, name := range lost {
 		a.printf("%s: on the record, and not in the configuration; see: keyturn status %s\n", name, name)
 	}
+	printSheets(a.Stdout, "once that is done it must say", files)
 }
 
 func printPlan(w io.Writer, p rotation.Plan) {

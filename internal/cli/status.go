@@ -29,10 +29,11 @@ type standing struct {
 	Held     string            `json:"held_by,omitempty"`
 	Parked   []rotation.Parked `json:"parked,omitempty"`
 	Stray    bool              `json:"not_in_configuration,omitempty"`
+	File     *sheet            `json:"stack_file,omitempty"` // if it says something else than services read
 }
 
-// status needs the configuration and the journal, and nothing else: no server,
-// no secret, no certificate.
+// status needs the configuration, the journal and the stack files, and nothing
+// else: no server, no secret, no certificate.
 func (a *app) status(ctx context.Context, names []string) error {
 	cfg, err := a.config()
 	if err != nil {
@@ -47,6 +48,7 @@ func (a *app) status(ctx context.Context, names []string) error {
 		names = append(namesOf(cfg), lost...)
 	}
 	var all []standing
+	var used []deployed
 	for _, name := range names {
 		i := slices.IndexFunc(cfg.Credentials, func(c config.Credential) bool { return c.Name == name })
 		if i < 0 && !slices.Contains(lost, name) {
@@ -56,6 +58,12 @@ func (a *app) status(ctx context.Context, names []string) error {
 		s := a.standing(c)
 		if s.Stray = i < 0; !s.Stray && !c.LastSuccess.IsZero() {
 			s.Due = c.LastSuccess.Add(cfg.Credentials[i].Every)
+		}
+		if v, ok := c.In(rotation.Current); ok && !s.Stray {
+			used = append(used, deployed{cfg.Credentials[i], v, c.Versions})
+			if own := sheets(used[len(used)-1:]); len(own) == 1 && !own[0].right() {
+				s.File = &own[0]
+			}
 		}
 		all = append(all, s)
 	}
@@ -69,6 +77,11 @@ func (a *app) status(ctx context.Context, names []string) error {
 	for _, s := range all {
 		a.printStanding(s)
 	}
+	files := sheets(used)
+	for i := range files {
+		files[i].Notes = nil // of the next rotation: the plan says them
+	}
+	printSheets(a.Stdout, "a deploy of it would make services read something else; it must say", files)
 	return nil
 }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/oklog/ulid/v2"
 
 	"github.com/keyturn/keyturn/internal/config"
+	"github.com/keyturn/keyturn/internal/journal"
 	"github.com/keyturn/keyturn/internal/rotation"
 	"github.com/keyturn/keyturn/internal/secret"
 	"github.com/keyturn/keyturn/internal/target/directory"
@@ -24,7 +25,8 @@ type wiring struct {
 	procs    map[string]*rotation.Standard
 	adopters map[string]adopter
 	journal  rotation.Journal
-	note     string // that there is no journal yet; "" if there is
+	note     string        // that there is no journal yet; "" if there is
+	swarm    *swarm.Target // nil if the target is a directory
 	closers  []func() error
 	kept     atomic.Bool // a lease could not be given back
 }
@@ -58,21 +60,26 @@ func (a *app) config() (*config.Config, error) {
 // wire makes the engine and a procedure for every credential. It opens the
 // journal and reads the administrators' secrets; it connects to nothing. Who
 // looks writes nothing, and does not show among the runs that are alive.
-func (a *app) wire(f phaseFlags, look bool) (_ *wiring, err error) {
+func (a *app) wire(f phaseFlags, look bool) (*wiring, error) {
 	cfg, err := a.config()
 	if err != nil {
 		return nil, err
 	}
+	home, note, err := a.open(cfg, look)
+	if err != nil {
+		return nil, err
+	}
+	return a.wired(cfg, home, note, f, look)
+}
+
+// wired makes a wiring with a journal that is open, or with none.
+func (a *app) wired(cfg *config.Config, home *journal.File, note string, f phaseFlags, look bool) (_ *wiring, err error) {
 	w := &wiring{cfg: cfg, procs: map[string]*rotation.Standard{}, adopters: map[string]adopter{}, journal: noJournal{}}
 	defer func() {
 		if err != nil {
 			w.close()
 		}
 	}()
-	home, note, err := a.open(cfg, look)
-	if err != nil {
-		return nil, err
-	}
 	prints, err := a.fingerprints(cfg, home, look)
 	if err != nil {
 		return nil, err
@@ -114,7 +121,7 @@ func (a *app) wireTargets(w *wiring, prints *secret.Fingerprinter, f phaseFlags)
 		}
 		w.procs[c.Name] = &rotation.Standard{
 			Name: c.Name, Backend: b, Placements: placements(c), Render: c.Render, Prints: prints, Now: a.Now,
-			Force: f.force != "", Emergency: f.emergency,
+			Force: f.force != "", Emergency: f.emergency, Blueprint: w.blueprint(c),
 			Policy: rotation.Policy{Every: c.Every, Overlap: c.Overlap, Grace: c.Grace, Bound: c.Bound,
 				MinimumAge: c.MinAge, Strict: c.Strict, AcceptGap: c.AcceptGap, ProbeTimeout: c.Rollout.HealthTimeout},
 		}
@@ -195,7 +202,7 @@ func (a *app) wireSwarm(w *wiring) error {
 		o.Layouts[c.Name] = l
 	}
 	t := swarm.New(docker.Client, o)
-	w.engine.Leaser = leasing{t, &w.kept}
+	w.engine.Leaser, w.swarm = leasing{t, &w.kept}, t
 	for name, p := range w.procs {
 		p.Target = t
 		w.adopters[name] = t

@@ -72,11 +72,9 @@ type Credential struct {
 // Stack says which stack the services belong to.
 type Stack struct {
 	Name   string `yaml:"name"`
+	File   string `yaml:"file"` // path of the stack file, relative to the working directory; "" if it is not named
 	Deploy string `yaml:"deploy"`
 }
-
-// NotBuilt names keys of later releases.
-func (*Stack) NotBuilt() []string { return []string{"file"} }
 
 // A Service says what one service reads.
 type Service struct {

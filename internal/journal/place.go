@@ -46,6 +46,16 @@ func resolveLinks(path string, links int) (string, error) {
 const hintCheckout = "a journal must outlive the job and be out of reach of what it checks out: name a path outside, " +
 	"such as file:/var/lib/keyturn/journal.jsonl on a runner of your own"
 
+// Outside refuses a path that is inside the workspace of a job, or in any Git
+// work tree. The workspace may be "". Nothing needs to be there yet.
+func Outside(path, workspace string) error {
+	path, err := resolve(path)
+	if err != nil {
+		return err
+	}
+	return refuseCheckout(path, workspace)
+}
+
 // refuseCheckout refuses a resolved path inside a checkout: the workspace of
 // the job, or any Git work tree. The next checkout would clean it away, and a
 // pull request could bring another.

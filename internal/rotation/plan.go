@@ -45,8 +45,9 @@ type CredentialPlan struct {
 	Moved      bool     `json:"moved,omitempty"`   // services were moved by the open rotation
 	Command    []string `json:"command,omitempty"` // what runs after a move, if anything does
 
-	Overlap time.Duration `json:"-"` // written as overlap_ms
-	Ends    time.Time     `json:"-"` // when the old version ends, or would if it were cut over now
+	Public  map[string]string `json:"-"` // what the next version says in public
+	Overlap time.Duration     `json:"-"` // written as overlap_ms
+	Ends    time.Time         `json:"-"` // when the old version ends, or would if it were cut over now
 }
 
 // MarshalJSON writes the overlap in milliseconds.
@@ -145,7 +146,7 @@ func (s *Standard) plan(ctx context.Context, c Credential, back bool) Credential
 	} else if !back {
 		next = s.planNext(ctx, &p, c)
 	}
-	p.To, p.Becomes = next.Number, next.Identity
+	p.To, p.Becomes, p.Public = next.Number, next.Identity, next.Public
 	if n, ok := s.Target.(Namer); ok && next.Number > 0 {
 		p.Creates = n.ObjectNames(next)
 	}

@@ -38,6 +38,12 @@ type Standard struct {
 	Emergency  bool // the current version's age does not matter
 	Now        func() time.Time
 
+	// Blueprint says where what services are deployed from, such as a stack file,
+	// would make them read something else than a version. While it says anything
+	// against the current version, the one before is kept: the next deployment
+	// may put it back. Nil: nothing is known of that.
+	Blueprint func(Version) []string
+
 	material map[int]Material
 }
 

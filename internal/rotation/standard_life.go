@@ -148,8 +148,9 @@ func (s *Standard) Tend(ctx context.Context, c Credential) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
+	stale := s.stale(c)
 	evidence := map[string]any{}
-	if err := s.renew(ctx, last, len(uses.services) > 0 && !s.Policy.Strict, evidence); err != nil {
+	if err := s.renew(ctx, last, len(uses.services)+len(stale) > 0 && !s.Policy.Strict, evidence); err != nil {
 		return Result{}, err
 	}
 	switch {
@@ -159,11 +160,24 @@ func (s *Standard) Tend(ctx context.Context, c Credential) (Result, error) {
 	case len(uses.services) > 0:
 		return Result{Outcome: Waiting, For: "services that still use version " + fmt.Sprint(last.Number) + ": " + strings.Join(uses.services, ", "),
 			Hint: "deploy the stack file that names the new secret", Evidence: evidence}, nil
+	case len(stale) > 0:
+		return Result{Outcome: Waiting, For: "the stack file, which would bring version " + fmt.Sprint(last.Number) + " back: " + strings.Join(stale, "; "),
+			Hint:     "keyturn status " + c.Name + " prints the change; or, without it: keyturn cleanup --force REASON " + c.Name,
+			Evidence: evidence}, nil
 	case len(uses.sessions) > 0 && !s.Force && now.Before(c.OverlapUntil.Add(s.Policy.Grace)):
 		return Result{Outcome: Waiting, For: "sessions of version " + fmt.Sprint(last.Number) + ": " + strings.Join(uses.sessions, ", "),
 			Until: c.OverlapUntil.Add(s.Policy.Grace), Hint: "they are ended when their grace is over", Evidence: evidence}, nil
 	}
 	return Result{Evidence: evidence}, nil
+}
+
+// stale returns what a deployment would make of the services that is not the
+// version in use. Whoever forces a cleanup has said why it does not matter.
+func (s *Standard) stale(c Credential) []string {
+	if s.Blueprint == nil || s.Force {
+		return nil
+	}
+	return s.Blueprint(c.Next())
 }
 
 type useList struct{ services, sessions []string }

@@ -5,7 +5,9 @@ import (
 	"io/fs"
 	"maps"
 	"path"
+	"reflect"
 	"slices"
+	"strings"
 
 	"github.com/docker/docker/api/types/swarm"
 
@@ -22,7 +24,9 @@ const (
 // not ours stays as it is and where it is; what reads right already is not
 // touched, so that apply on its own result changes nothing. The order of
 // entries is kept: Swarm takes another order for another spec, and would
-// replace tasks that have the right one.
+// replace tasks that have the right one. In a stack, secrets that stand in the
+// order of their names, as docker stack deploy puts them, still do afterwards, so
+// that a deploy of the stack file finds the spec that it would make.
 func apply(v view, shifts []rotation.Shift, base func(credential, field string) string) (view, error) {
 	out := v.clone()
 	for _, s := range shifts {
@@ -36,8 +40,13 @@ func apply(v view, shifts []rotation.Shift, base func(credential, field string) 
 			return v, fmt.Errorf("service %q: %w", s.Placement.Service, err)
 		}
 	}
+	if v.Labels[stackLabel] != "" && slices.IsSortedFunc(v.Secrets, byName) && !reflect.DeepEqual(v.Secrets, out.Secrets) {
+		slices.SortStableFunc(out.Secrets, byName)
+	}
 	return out, collision(out)
 }
+
+func byName(a, b *swarm.SecretReference) int { return strings.Compare(a.SecretName, b.SecretName) }
 
 // collision finds two secrets at one path, which Swarm refuses to start.
 func collision(v view) error {

@@ -132,6 +132,44 @@ func parsed(t *testing.T, s string) any {
 	return v
 }
 
+// docker stack deploy sorts the secrets of a service by their names: a move in a
+// stack keeps that order, and so does the way back.
+func TestApplyKeepsTheOrderOfAStack(t *testing.T) {
+	v1, v2 := version(1), version(2)
+	v1.Objects = map[string]rotation.Object{"password": {ID: "p1", Name: "db"}}
+	v2.Objects = map[string]rotation.Object{"password": {ID: "p2", Name: "db_v2"}}
+	place := rotation.Placement{Credential: "db", Service: "app", Path: map[string]string{"/run/secrets/pw": "password"}}
+	spec := func(label string, names ...string) string {
+		var refs []string
+		for _, n := range names {
+			id, target := map[string]string{"db": "p1", "db_v2": "p2"}[n], "pw"
+			if id == "" {
+				id, target = "x1", "ro"
+			}
+			refs = append(refs, fmt.Sprintf(`{"SecretID":%q,"SecretName":%q,"File":{"Name":%q,"UID":"0","GID":"0","Mode":292}}`, id, n, target))
+		}
+		return fmt.Sprintf(`{"Name":"app","Labels":{%q:"orders"},"TaskTemplate":{"ContainerSpec":{"Secrets":[%s]}}}`, label, strings.Join(refs, ","))
+	}
+	const stacked = "com.docker.stack.namespace"
+	for _, tt := range []struct {
+		name, spec, want string
+		main             rotation.Version
+	}{
+		{"in a stack", spec(stacked, "db", "db_ro"), spec(stacked, "db_ro", "db_v2"), v2},
+		{"back in a stack", spec(stacked, "db_ro", "db_v2"), spec(stacked, "db", "db_ro"), v1},
+		{"in a stack with an order of its own", spec(stacked, "db_ro", "db"), spec(stacked, "db_ro", "db_v2"), v2},
+		{"in none", spec("team", "db", "db_ro"), spec("team", "db_v2", "db_ro"), v2},
+	} {
+		got, err := swarm.Apply(json.RawMessage(tt.spec), []rotation.Shift{{Placement: place, Main: tt.main, Known: []rotation.Version{v1, v2}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(parsed(t, tt.want), parsed(t, string(got))); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", tt.name, diff)
+		}
+	}
+}
+
 func TestApplyRefuses(t *testing.T) {
 	v2 := version(2)
 	for _, tt := range []struct {

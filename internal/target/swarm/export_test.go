@@ -2,6 +2,7 @@ package swarm
 
 import (
 	"encoding/json"
+	"time"
 
 	"github.com/docker/docker/api/types/swarm"
 
@@ -30,6 +31,16 @@ func Before(spec json.RawMessage, p rotation.Placement) (json.RawMessage, error)
 	b := before{ID: "svc", Env: map[string]string{}}
 	b.note(viewOf(typed), p)
 	return json.Marshal(b)
+}
+
+// ExamineCluster is what an examination says of a Swarm and its nodes.
+func ExamineCluster(c *swarm.ClusterInfo, nodes []swarm.Node, theirs string, ours time.Time) []rotation.Remark {
+	r := examination{}
+	r.clock(theirs, ours)
+	r.cluster(c)
+	r.managers(nodes)
+	r.authority(c, ours)
+	return r.found
 }
 
 // Place returns why the tasks of a service that start first find no place.
