@@ -22,6 +22,6 @@ var parserOnly = map[string][]string{
 		"render-literal-keyword-quoted.yml", "render-literal-keyword.yml", "render-literal-parameter.yml",
 		"render-literal-password.yml", "render-literal-plain.yml", "render-literal-user-and-password.yml",
 		"render-literal-variable.yml", "render-no-field.yml"},
-	"the backend checks the values of its section": {"no-role.yml", "password-in-probe.yml", "password-in-url.yml"},
+	"the backend checks the values of its section":    {"no-role.yml", "password-in-probe.yml", "password-in-url.yml"},
 	"a program's path is absolute, or a name in PATH": {"restart-relative.yml"},
 }
