@@ -58,6 +58,8 @@ func usageMistakes() []mistake {
 		{name: "completion without a shell", args: "completion", code: 2},
 		{name: "completion of an unknown shell", args: "completion tcsh", code: 2},
 		{name: "completion of two shells", args: "completion bash zsh", code: 2},
+		{name: "the whole configuration of one credential", args: "plan --config-full shop", code: 2},
+		{name: "the whole configuration as JSON", args: "plan --config-full --output json", code: 2},
 		{name: "schema with an argument", args: "schema postgres", code: 2},
 		{name: "audit of what is not there", args: "audit verify --journal /nowhere/journal.jsonl", code: 2},
 	}
