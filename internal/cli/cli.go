@@ -149,7 +149,8 @@ func (a *app) root() *cobra.Command {
 	root.AddCommand(a.initCommand(), a.doctorCommand(), a.planCommand(), a.statusCommand())
 	root.AddCommand(a.phaseCommands()...)
 	root.AddCommand(a.setupCommands()...)
-	root.AddCommand(a.probeCommand(), a.auditCommand(), a.versionCommand())
+	a.completeCredentials(root.Commands()...)
+	root.AddCommand(a.probeCommand(), a.auditCommand(), a.schemaCommand(), a.completionCommand(), a.versionCommand())
 	return root
 }
 

@@ -55,6 +55,12 @@ func usageMistakes() []mistake {
 		{name: "plan without hash", args: "cutover shop --plan", code: 2},
 		{name: "probe without flags", args: "probe", code: 2},
 		{name: "version with an argument", args: "version 2", code: 2},
+		{name: "completion without a shell", args: "completion", code: 2},
+		{name: "completion of an unknown shell", args: "completion tcsh", code: 2},
+		{name: "completion of two shells", args: "completion bash zsh", code: 2},
+		{name: "the whole configuration of one credential", args: "plan --config-full shop", code: 2},
+		{name: "the whole configuration as JSON", args: "plan --config-full --output json", code: 2},
+		{name: "schema with an argument", args: "schema postgres", code: 2},
 		{name: "audit of what is not there", args: "audit verify --journal /nowhere/journal.jsonl", code: 2},
 	}
 }

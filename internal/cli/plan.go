@@ -19,10 +19,17 @@ import (
 
 func (a *app) planCommand() *cobra.Command {
 	var f phaseFlags
+	var full bool
 	cmd := &cobra.Command{
 		Use: "plan [CREDENTIAL…]", Short: "Say what the next rotation will do; changes nothing",
-		RunE: func(cmd *cobra.Command, names []string) error { return a.plan(cmd.Context(), names, f, anyPhase) },
+		RunE: func(cmd *cobra.Command, names []string) error {
+			if full {
+				return a.configFull(names, f)
+			}
+			return a.plan(cmd.Context(), names, f, anyPhase)
+		},
 	}
+	cmd.Flags().BoolVar(&full, "config-full", false, "print the configuration with every default instead; asks nothing but the file")
 	cmd.Flags().BoolVar(&f.due, "due", false, "only credentials that are due")
 	return cmd
 }

@@ -1,0 +1,16 @@
+package postgres
+
+// Documented says of every key of the section what it is, for the schema of the configuration.
+func (Settings) Documented() map[string]string {
+	return map[string]string{
+		"admin":          "The URL of the administrator's connection, without a password: postgres://user@host:5432[,host:5432…]/database.",
+		"admin-password": "Where the administrator's password stands.",
+		"ca":             "The path of the PEM file with the authority that signs the servers' certificates. Default: the system's.",
+		"role":           "The role whose rights the logins take; it may be the login that services use today.",
+		"logins":         "The logins that take turns; of three or more, the last one is kept for emergencies. Default: role_a, role_b, role_c.",
+		"probe":          "The URLs by which services reach the database, without user and password. Default: those of admin.",
+		"schema":         "The schema that holds the administrator's functions. Default: keyturn.",
+		"insecure-tls":   "Weakens the connections by name: tls-1.2, no-hostname, no-verify, plaintext.",
+		"allow-changed":  "What may change for the application that no longer logs in with the adopted login.",
+	}
+}
