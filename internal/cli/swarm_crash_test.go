@@ -104,8 +104,14 @@ func TestSwarmCrashMatrix(t *testing.T) {
 				t.Parallel()
 				k := newStack(t, servers.postgres.Get(t), []string{"mounts: " + mounts})
 				k.ok("adopt", k.name)
+				missed := 0
 				for _, point := range row {
-					k.crash(point)
+					if !k.crash(point) {
+						missed++
+					}
+				}
+				if missed > len(row)/10 {
+					t.Errorf("%d of %d points were not on the way: that is too many to say that all were tried", missed, len(row))
 				}
 				k.oneLogin()
 			})
@@ -113,14 +119,17 @@ func TestSwarmCrashMatrix(t *testing.T) {
 	}
 }
 
-// crash kills a rotation at a point, goes on, and checks where that leads.
-func (k *stack) crash(point string) {
+// crash kills a rotation at a point, goes on, and checks where that leads. It
+// returns whether the rotation came to the point.
+func (k *stack) crash(point string) bool {
 	k.t.Helper()
 	was, failed := k.status().Current, k.totals().Failed
 	r := k.runWith([]string{dieAtPoint + "=" + point}, "rotate", "--wait", k.name)
 	switch {
-	case r.code == 0 && strings.Contains(point, "request: "):
-		k.t.Logf("%q is not on the way of every run", point) // a request that is repeated until the engine takes it
+	case r.code == 0 && (strings.Contains(point, "request: ") || !strings.HasSuffix(point, "#1")):
+		// A request that is repeated until the engine takes it, or what stands in
+		// the record of each look at an overlap that is not over.
+		k.t.Logf("%q is not on the way of every run", point)
 	case r.code != -1:
 		k.t.Fatalf("at %q keyturn was not killed: exit %d\n%s%s", point, r.code, r.stdout, r.stderr)
 	}
@@ -136,6 +145,7 @@ func (k *stack) crash(point string) {
 	if k.t.Failed() {
 		k.t.Fatalf("at %q the run that was killed said:\n%s%s", point, r.stdout, r.stderr)
 	}
+	return r.code == -1
 }
 
 // everyPoint goes through one rotation and returns all of its points, parted

@@ -3,8 +3,10 @@ package swarm
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -19,7 +21,12 @@ const (
 
 	defaultProbe = 30 * time.Second // where the context has no end
 	cleanLimit   = 10 * time.Second
+
+	probeTries = 3 // of a container that the engine cannot start, which passes on a busy node
 )
+
+// errNotStarted is of a probe that never ran, so that it may be tried again.
+var errNotStarted = errors.New("starting container failed") // as Swarm's agent begins it
 
 // Probe implements [rotation.Prober]. It runs a job with one task on the
 // service's networks and nodes, as its user, with the secrets of the version
@@ -31,6 +38,10 @@ func (t *Target) Probe(ctx context.Context, v rotation.Version, spec rotation.Pr
 		where = "where service " + from.Service + " runs"
 	}
 	result, err := t.probe(ctx, v, spec, from)
+	for again := 1; again < probeTries && errors.Is(err, errNotStarted) && ctx.Err() == nil; again++ {
+		t.Logger.Debug("trying a probe again", "reason", err)
+		result, err = t.probe(ctx, v, spec, from)
+	}
 	if err != nil {
 		result = rotation.ProbeResult{Answer: rotation.Inconclusive, Reason: reason(err)}
 	}
@@ -81,8 +92,17 @@ func (t *Target) probe(ctx context.Context, v rotation.Version, spec rotation.Pr
 	if err != nil {
 		return rotation.ProbeResult{}, err
 	}
+	if strings.HasPrefix(task.Status.Err, errNotStarted.Error()) {
+		return rotation.ProbeResult{}, notStarted(t.notRun(task))
+	}
 	return t.answer(ctx, made.ID, task), nil
 }
+
+// notStarted is errNotStarted with all that is known of it.
+type notStarted string
+
+func (e notStarted) Error() string      { return string(e) }
+func (notStarted) Is(target error) bool { return target == errNotStarted }
 
 // silent is the answer of a probe that ran and had none when the time was over:
 // it tried, and nobody answered.

@@ -74,6 +74,38 @@ func TestProbe(t *testing.T) {
 	}
 }
 
+// A container that the engine cannot start is no answer, and tried again: on a
+// busy node it starts a moment later.
+func TestProbeStartsAgain(t *testing.T) {
+	s := newStage(t)
+	v := s.put(1, "good")
+	s.serve(v)
+	spec := rotation.ProbeSpec{Backend: "fake", Endpoints: []string{"fake://db"}}
+	made, broken := 0, 1
+	s.client = s.through(func(r *http.Request, next http.RoundTripper) (*http.Response, error) {
+		if strings.HasSuffix(r.URL.Path, "/services/create") {
+			if made++; made <= broken {
+				var asked engineapi.ServiceSpec
+				s.must(json.NewDecoder(r.Body).Decode(&asked))
+				asked.TaskTemplate.ContainerSpec.Command = []string{"/nowhere"}
+				body, err := json.Marshal(asked)
+				s.must(err)
+				r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
+			}
+		}
+		return next.RoundTrip(r)
+	})
+	s.retarget()
+	if r := s.target.Probe(s.ctx(), v, spec, s.placement); r.Answer != rotation.Alive || made != 2 {
+		t.Errorf("probe whose first container does not start = %+v after %d, want alive after 2", r, made)
+	}
+	made, broken = 0, 100
+	if r := s.target.Probe(s.ctx(), v, spec, s.placement); r.Answer != rotation.Inconclusive || made != 3 || !strings.Contains(r.Reason, "/nowhere") {
+		t.Errorf("probe whose container never starts = %+v after %d, want unknown after 3, naming the program", r, made)
+	}
+	s.nothingLeft()
+}
+
 // The probe runs as whoever the service's files are for.
 func TestProbeUser(t *testing.T) {
 	s := newStage(t)
