@@ -140,7 +140,8 @@ func TestPagesNameCommandsThatThereAre(t *testing.T) {
 	}
 }
 
-// TestFirstSteps runs the commands of the README, in its order, on one machine.
+// TestFirstSteps runs the commands for a configuration that was written by hand,
+// in the order of the page, on one machine.
 func TestFirstSteps(t *testing.T) {
 	t.Parallel()
 	s := newShop(t, servers.postgres.Get(t))
@@ -172,26 +173,22 @@ func TestFirstStepsOnASwarm(t *testing.T) {
 	k.noneFailed()
 }
 
-// firstSteps runs the commands of the README for a credential that is set up
-// and not adopted.
+// firstSteps runs the last commands of docs/first-steps.md for a credential that is
+// set up and not adopted.
 func (s *shop) firstSteps() {
 	s.t.Helper()
+	steps := blocks(page(s.t, "docs/first-steps.md"), "sh")
 	ran := 0
-	for _, block := range blocks(page(s.t, "README.md"), "sh") {
-		for line := range strings.Lines(block) {
-			words := strings.Fields(strings.Split(line, "#")[0])
-			if len(words) < 2 || words[0] != "keyturn" {
-				continue
-			}
-			for i := range words {
-				words[i] = strings.ReplaceAll(words[i], "orders-db", s.name)
-			}
-			s.ok(words[1:]...)
-			ran++
+	for line := range strings.Lines(steps[len(steps)-1]) {
+		words := strings.Fields(strings.Split(line, "#")[0])
+		for i := range words {
+			words[i] = strings.ReplaceAll(words[i], "orders-db", s.name)
 		}
+		s.ok(words[1:]...)
+		ran++
 	}
 	if ran < 6 {
-		s.t.Errorf("%d commands were found in README.md, want at least 6", ran)
+		s.t.Errorf("%d commands were found in docs/first-steps.md, want at least 6", ran)
 	}
 	if p := s.status(); p.Current != 2 || p.Previous != 1 {
 		s.t.Errorf("after the first steps: %+v, want version 2 current and 1 previous", p)

@@ -13,6 +13,8 @@ import (
 
 	"github.com/docker/docker/api/types/swarm"
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/keyturn/keyturn/internal/testserver"
 )
 
 // A stumble is one on the first steps: what is said stands in
@@ -60,6 +62,8 @@ func initStumbles() []stumble {
 		{name: "a password in the URL", command: init + "--from-service NAME_api --admin postgres://keyturn:" + adminPassword + "@db/orders", code: 2},
 		{name: "no engine", command: init + "--from-service NAME_api --host unix:///nowhere/docker.sock", code: 4},
 		{name: "a host that is none", command: init + "--from-service NAME_api --host nowhere", code: 2},
+		{name: "no ssh key", command: "SWARM_SSH_KEY= " + init + "--from-service NAME_api --host ssh://deploy@swarm.acme.io", code: 2},
+		{name: "tcp without certificates", command: "DOCKER_CERT_PATH= " + init + "--from-service NAME_api --host tcp://swarm.acme.io", code: 2},
 		{name: "a folder that cannot be made", command: "keyturn --config " + theStackFile + "/new.yml init --from-service NAME_api", code: 2},
 	}
 }
@@ -166,6 +170,36 @@ func TestFirstStepsAsJSON(t *testing.T) {
 	if got := w.contents(); got[filepath.Join(w.dir, "sub/new.yml")] != begun.Configuration ||
 		got[filepath.Join(w.dir, ".github/workflows/keyturn.yml")] != page(t, "workflows-examples/rotate.yml") {
 		t.Errorf("init wrote other files than it says: %+v", got)
+	}
+}
+
+// TestInitElsewhere writes configurations of engines that are reached over ssh and
+// over TLS, with which doctor reaches them.
+func TestInitElsewhere(t *testing.T) {
+	t.Parallel()
+	w := newWorkspace(t, servers.postgres.Get(t), fromFile)
+	line, private, err := testserver.NewSSHKey()
+	w.must(err)
+	sshd := testserver.NewSSHD(t, testserver.SSHDOptions{Authorized: []string{line}, Socket: w.socket()})
+	w.hand("SWARM_SSH_KEY", string(private))
+	certs := filepath.Join(w.dir, "certs")
+	w.must(os.Mkdir(certs, 0o700))
+	cert, key, err := w.engine.Authority().Issue(testserver.Certificate{Client: true})
+	w.must(err)
+	for name, data := range map[string][]byte{"ca.pem": w.engine.Authority().PEM, "cert.pem": cert, "key.pem": key, "id": private,
+		"known_hosts": []byte(sshd.KnownHosts())} {
+		w.must(os.WriteFile(filepath.Join(certs, name), data, 0o600))
+	}
+	for _, how := range []string{
+		"--host " + sshd.URL("") + " --known-hosts certs/known_hosts",
+		"--host " + sshd.URL("") + " --known-hosts certs/known_hosts --ssh-key certs/id",
+		"--host " + w.engine.TLSHost() + " --tls certs",
+	} {
+		w.sh("keyturn init --force --from-service " + w.name + "_api --image " + probeImage + " --journal " + w.journal + " " + how)
+		out, code := w.try("keyturn doctor")
+		if code != 6 || !regexp.MustCompile(`(?m)^ *ok +swarm +.*manager`).MatchString(out) {
+			t.Errorf("after init %s, doctor says (exit %d):\n%s", how, code, out)
+		}
 	}
 }
 

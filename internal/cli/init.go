@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/keyturn/keyturn/internal/config"
+	"github.com/keyturn/keyturn/internal/rotation"
 	"github.com/keyturn/keyturn/internal/scaffold"
 	"github.com/keyturn/keyturn/internal/target/swarm"
 	examples "github.com/keyturn/keyturn/workflows-examples"
@@ -22,6 +24,8 @@ import (
 type initFlags struct {
 	services []string
 	options  scaffold.Options
+	host     string
+	reach    reachFlags
 	workflow string
 	force    bool
 	dryRun   bool
@@ -38,7 +42,8 @@ func (a *app) initCommand() *cobra.Command {
 	}
 	flags := cmd.Flags()
 	flags.StringArrayVar(&f.services, "from-service", nil, "a `service` whose database secrets are to be rotated; may be given again")
-	flags.StringVar(&f.options.Host, "host", "", "the `engine` of a manager; default: $DOCKER_HOST, or unix:///var/run/docker.sock")
+	flags.StringVar(&f.host, "host", "", "the `engine` of a manager: unix://, ssh:// or tcp://; default: $DOCKER_HOST, or unix:///var/run/docker.sock")
+	f.reach.add(flags)
 	flags.StringVar(&f.options.StackFile, "stack-file", "", "the `file` that the stack is deployed from; default: one that is found here")
 	flags.StringVar(&f.options.Admin, "admin", "", "`URL` of the database for Keyturn's administrator; default: what the services' variables say")
 	flags.StringVar(&f.options.CA, "ca", "", "`file` of the authority that signs the database's certificate")
@@ -60,13 +65,15 @@ func (a *app) init(ctx context.Context, f initFlags) error {
 	if err := a.free(f); err != nil {
 		return err
 	}
-	if f.options.Host == "" {
-		f.options.Host = or(a.Getenv("DOCKER_HOST"), "unix:///var/run/docker.sock")
-	}
-	services, err := a.deployed(ctx, f.options.Host)
+	engine, err := f.reach.swarm(cmp.Or(f.host, a.Getenv("DOCKER_HOST"), "unix:///var/run/docker.sock"), a.Getenv)
 	if err != nil {
 		return err
 	}
+	services, err := a.deployed(ctx, engine)
+	if err != nil {
+		return err
+	}
+	f.options.Swarm = section(engine)
 	named, err := pick(services, f.services)
 	if err != nil {
 		return err
@@ -102,10 +109,10 @@ func (a *app) free(f initFlags) error {
 }
 
 // deployed returns the services of a Swarm.
-func (a *app) deployed(ctx context.Context, host string) ([]scaffold.Service, error) {
-	docker, err := a.docker(&config.Swarm{Host: host})
+func (a *app) deployed(ctx context.Context, engine *config.Swarm) ([]scaffold.Service, error) {
+	docker, err := a.docker(engine)
 	if err != nil {
-		return nil, usagef("write it as unix:///var/run/docker.sock", "--host %s: %w", host, err)
+		return nil, &usageError{err: fmt.Errorf("--host %s: %w", engine.Host, err), hint: rotation.HintOf(err)}
 	}
 	defer docker.Close()
 	list, err := swarm.New(docker.Client, swarm.Options{Logger: a.log}).Found(ctx)

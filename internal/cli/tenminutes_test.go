@@ -19,8 +19,11 @@ func TestTenMinutes(t *testing.T) {
 	t.Parallel()
 	w := newWorkspace(t, servers.postgres.Get(t), fromFile)
 	steps := blocks(page(t, "docs/first-steps.md"), "sh")
-	if len(steps) != 3 {
-		t.Fatalf("docs/first-steps.md shows %d blocks of commands, want 3", len(steps))
+	if len(steps) != 4 {
+		t.Fatalf("docs/first-steps.md shows %d blocks of commands, want 4", len(steps))
+	}
+	if shown := blocks(page(t, "README.md"), "sh"); !slices.Contains(shown, steps[0]) || !slices.Contains(shown, steps[1]) {
+		t.Error("README.md shows other commands of the first ten minutes than docs/first-steps.md")
 	}
 	before := w.running()
 	ran := w.follow(steps[0])

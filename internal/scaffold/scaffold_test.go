@@ -72,7 +72,7 @@ func TestWrite(t *testing.T) {
 	for _, tt := range cases {
 		t.Run(tt.name, func(t *testing.T) {
 			o := tt.options
-			o.Journal, o.Host = "/var/lib/keyturn/journal.jsonl", "unix:///var/run/docker.sock"
+			o.Journal, o.Swarm = "/var/lib/keyturn/journal.jsonl", []string{"host: unix:///var/run/docker.sock"}
 			found, others := scaffold.Guess(tt.services, tt.named)
 			d := scaffold.Write(found, others, o)
 			got := d.Text

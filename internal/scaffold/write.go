@@ -9,13 +9,13 @@ import (
 
 // Options are what the user said, or the machine is known to have.
 type Options struct {
-	Journal   string // path
-	Host      string // of the engine
-	Image     string // of the probes; "" for this release's
-	Admin     string // postgres://…; "" is made of what services say
-	CA        string // path; "" for the system's authorities
-	Role      string // "" is what services say
-	StackFile string // path; "" if there is none
+	Journal   string   // path
+	Swarm     []string // lines of the section that says how the engine is reached
+	Image     string   // of the probes; "" for this release's
+	Admin     string   // postgres://…; "" is made of what services say
+	CA        string   // path; "" for the system's authorities
+	Role      string   // "" is what services say
+	StackFile string   // path; "" if there is none
 }
 
 // A Draft is a configuration that was written, and what is to be looked at.
@@ -78,7 +78,9 @@ func (d *draft) head() {
 	d.line("version: 1")
 	d.line("journal: file:%s  # outside any checkout; keep it: it is the record", d.Journal)
 	d.line("swarm:")
-	d.line("  host: %s", d.Host)
+	for _, line := range d.Swarm {
+		d.line("  %s", line)
+	}
 	if d.Image != "" {
 		d.line("  image: %s  # of the probes: this program, on every node", d.Image)
 	}
