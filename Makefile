@@ -7,6 +7,7 @@
 # make race    the core under the race detector
 # make lint    gofmt, go vet, staticcheck, actionlint
 # make build   the program: bin/keyturn
+# make image   the image of the action and of the probes (IMAGE=keyturn:dev), from the program built here
 
 GO ?= go
 export GO
@@ -15,7 +16,7 @@ export GO
 LINT_BIN := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/keyturn/lint/$(shell sha256sum tools/lint/go.sum | cut -c1-12)
 WORKFLOWS := $(wildcard .github/workflows/*.yml workflows-examples/*.yml)
 
-.PHONY: demo test crash faults bench race lint build install
+.PHONY: demo test crash faults bench race lint build image rootfs install
 
 # The version is what Git says: of a commit that is tagged as a release, the tag.
 KEYTURN_VERSION ?= $(shell git describe --tags --match 'v[0-9]*' --dirty 2>/dev/null)
@@ -23,6 +24,23 @@ VERSION_FLAG = $(if $(KEYTURN_VERSION),-X github.com/keyturn/keyturn/internal/cl
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags='-s -w $(VERSION_FLAG)' -o bin/keyturn ./cmd/keyturn
+
+# What the image holds: the program, the authorities of the web, and a folder for
+# temporary files.
+CA_CERTIFICATES ?= /etc/ssl/certs/ca-certificates.crt
+rootfs:
+	@test -n "$(ROOTFS)" || { echo "say where: make rootfs ROOTFS=FOLDER" >&2; exit 2; }
+	@install -d $(ROOTFS)/etc/ssl/certs && install -d -m 1777 $(ROOTFS)/tmp
+	@install -m 644 $(CA_CERTIFICATES) $(ROOTFS)/etc/ssl/certs/ca-certificates.crt
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags='-s -w $(VERSION_FLAG)' -o $(ROOTFS)/keyturn ./cmd/keyturn
+
+# The last stage of the Dockerfile, without the one that needs a base image.
+IMAGE ?= keyturn:dev
+image:
+	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
+	$(MAKE) --no-print-directory rootfs ROOTFS=$$folder/rootfs && \
+	sed '/^FROM scratch$$/,$$!d; s# --from=build /rootfs # rootfs #' Dockerfile > $$folder/Dockerfile && \
+	docker build --quiet --tag $(IMAGE) $$folder
 
 install:
 	@.ci/install

@@ -15,6 +15,8 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"github.com/keyturn/keyturn/internal/actions"
+	"github.com/keyturn/keyturn/internal/config"
 	"github.com/keyturn/keyturn/internal/rotation"
 )
 
@@ -26,6 +28,9 @@ type Program struct {
 	Stderr io.Writer
 	Getenv func(string) string
 	Now    func() time.Time
+
+	// Environ lists the environment, for the inputs of the action.
+	Environ func() []string
 
 	// Hook is called around every record and effect; crash tests stop there.
 	Hook func(at string)
@@ -40,15 +45,30 @@ type app struct {
 	log        *slog.Logger
 	out        *printer // Stdout
 	progress   *progress
+	cfg        *config.Config // once it was read
+	step       *actions.Step  // nil outside of the action
 
 	// Of this run, for the one document of --output json.
 	phases   []rotation.Summary
 	adopted  []rotation.Version
 	failures []failure
+
+	// Of this run, for what the action answers.
+	planned    []rotation.Plan
+	events     []rotation.Event
+	complaints []complaint
 }
 
 // Run runs the command that the arguments name and returns the exit code.
 func (p Program) Run(ctx context.Context) int {
+	a := p.app()
+	if len(p.Args) > 0 && p.Args[0] == actionWord {
+		return a.action(ctx)
+	}
+	return a.run(ctx)
+}
+
+func (p Program) app() *app {
 	a := &app{Program: p, out: &printer{w: p.Stdout}}
 	a.Stdout = a.out
 	if a.Getenv == nil {
@@ -58,10 +78,14 @@ func (p Program) Run(ctx context.Context) int {
 		a.Now = time.Now
 	}
 	a.progress = &progress{w: a.Stderr, terminal: a.interactive()}
+	return a
+}
+
+func (a *app) run(ctx context.Context) int {
 	root := a.root()
-	root.SetArgs(p.Args)
+	root.SetArgs(a.Args)
 	root.SetOut(a.Stdout)
-	root.SetErr(p.Stderr)
+	root.SetErr(a.Stderr)
 	err := root.ExecuteContext(ctx)
 	if err != nil && ctx.Err() != nil {
 		// Whatever failed last, failed because of that.
@@ -134,6 +158,9 @@ func (a *app) root() *cobra.Command {
 				level = slog.LevelDebug
 			}
 			a.log = slog.New(slog.NewTextHandler(a.Stderr, &slog.HandlerOptions{Level: level}))
+			if a.step != nil {
+				a.log = slog.New(a.step.Handler(level))
+			}
 			return nil
 		},
 	}

@@ -145,12 +145,37 @@ func (a *app) each(ctx context.Context, groups [][]string, do func(group []strin
 func (a *app) complain(err error) {
 	a.progress.clear()
 	if errors.Is(err, context.Canceled) {
+		if a.step != nil {
+			a.annotate("cancelled: safe to run it again", "where it stands: keyturn status")
+			return
+		}
 		fmt.Fprintln(a.Stderr, "cancelled: safe to run it again; where it stands: keyturn status")
 		return
 	}
-	text := strings.TrimSpace(err.Error())
+	text, hint := strings.TrimSpace(err.Error()), hintOf(err)
+	if strings.Contains(text, "hint: ") {
+		hint = ""
+	}
+	a.say(text, hint)
+}
+
+// A complaint is what was told of a failure.
+type complaint struct{ text, hint string }
+
+// say tells what failed or is refused, and the hint.
+func (a *app) say(text, hint string) {
+	if a.step != nil {
+		a.annotate(text, hint)
+		return
+	}
 	fmt.Fprintln(a.Stderr, "keyturn: "+strings.ReplaceAll(text, "\n", "\n         "))
-	if hint := hintOf(err); hint != "" && !strings.Contains(text, "hint: ") {
+	if hint != "" {
 		fmt.Fprintln(a.Stderr, "hint: "+hint)
 	}
+}
+
+// annotate tells it to the run that the action is a step of.
+func (a *app) annotate(text, hint string) {
+	a.complaints = append(a.complaints, complaint{text, hint})
+	a.step.Error(strings.Join(append([]string{"keyturn"}, commandOf(a.Args)...), " "), text, hint)
 }

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/keyturn/keyturn/internal/actions"
 	"github.com/keyturn/keyturn/internal/config"
 	"github.com/keyturn/keyturn/internal/journal"
 	"github.com/keyturn/keyturn/internal/rotation"
@@ -62,6 +63,9 @@ func (a *app) open(cfg *config.Config, look bool) (home *journal.File, note stri
 	if err != nil {
 		return nil, "", err
 	}
+	if err := a.lasting(path); err != nil {
+		return nil, "", err
+	}
 	home, err = journal.Open(path, journal.Options{Create: !look, Now: a.Now,
 		InActions: a.Getenv("GITHUB_ACTIONS") == "true", Workspace: a.Getenv("GITHUB_WORKSPACE")})
 	if look && errors.Is(err, fs.ErrNotExist) {
@@ -75,6 +79,25 @@ func (a *app) open(cfg *config.Config, look bool) (home *journal.File, note stri
 		note = "the journal " + path + " is empty: nothing was adopted or rotated with it, or it was lost"
 	}
 	return home, note, err
+}
+
+// lasting refuses a journal that would be gone with the container of an action.
+func (a *app) lasting(path string) error {
+	if a.step == nil {
+		return nil
+	}
+	if dir, err := filepath.EvalSymlinks(filepath.Dir(path)); err == nil {
+		path = filepath.Join(dir, filepath.Base(path))
+	}
+	lost, err := actions.Lasting(os.DirFS("/"), path)
+	if err != nil {
+		return fmt.Errorf("the journal %s: %w", path, err)
+	}
+	if lost != "" {
+		return usagef("run the program on the runner itself (run: keyturn …), or mount the folder of the journal into the container of the action",
+			"the journal %s would be %s", path, lost)
+	}
+	return nil
 }
 
 // noJournal is what is read where there is no journal yet.

@@ -42,6 +42,10 @@ func (a *app) printf(format string, args ...any) {
 // notef tells something on stderr that is no failure.
 func (a *app) notef(format string, args ...any) {
 	a.progress.clear()
+	if a.step != nil {
+		a.step.Notice("keyturn", fmt.Sprintf(format, args...))
+		return
+	}
 	fmt.Fprintf(a.Stderr, "note: "+format+"\n", args...)
 }
 
@@ -60,6 +64,14 @@ type progress struct {
 	w        io.Writer
 	terminal bool
 	open     bool // a line without its end stands on the terminal
+}
+
+// watch shows an event and keeps it for the summary of a step.
+func (a *app) watch(ev rotation.Event) {
+	if a.step != nil {
+		a.events = append(a.events, ev)
+	}
+	a.progress.show(ev)
 }
 
 func (p *progress) show(ev rotation.Event) {
@@ -107,8 +119,8 @@ func (p *progress) clear() {
 // printSummary says what a phase came to. As JSON, all phases of a run stand in
 // one document, which is written when the run is over.
 func (a *app) printSummary(sum rotation.Summary) {
+	a.phases = append(a.phases, sum)
 	if a.output == "json" {
-		a.phases = append(a.phases, sum)
 		return
 	}
 	for _, note := range sum.Notes {

@@ -195,10 +195,7 @@ func (a *app) report(sum rotation.Summary, err error, due bool) error {
 		sum.Hint = "" // it stands below
 	}
 	a.printSummary(sum)
-	fmt.Fprintf(a.Stderr, "keyturn: %s waits for %s\n", sum.Phase, waitWords(sum))
-	if hint != "" {
-		fmt.Fprintf(a.Stderr, "hint: %s\n", hint)
-	}
+	a.say(fmt.Sprintf("%s waits for %s", sum.Phase, waitWords(sum)), hint)
 	return exitStatus(exitRefused)
 }
 

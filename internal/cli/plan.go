@@ -120,6 +120,7 @@ func (w *wiring) planned(ledger *rotation.Ledger, plans []rotation.Plan) []sheet
 }
 
 func (a *app) printPlans(plans []rotation.Plan, lost []string, files []sheet) {
+	a.planned = plans
 	if a.output == "json" {
 		doc := map[string]any{"plans": plans}
 		if len(lost) > 0 {

@@ -120,8 +120,8 @@ func (w *wiring) adopt(ctx context.Context, name string, dry, takeOver bool) (ro
 }
 
 func (a *app) printAdopted(name string, found rotation.Version, dry bool) {
+	a.adopted = append(a.adopted, found)
 	if a.output == "json" {
-		a.adopted = append(a.adopted, found)
 		return
 	}
 	verb, end := "adopted", "it works, nothing was restarted; next: keyturn plan"

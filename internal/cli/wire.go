@@ -54,6 +54,9 @@ func (a *app) config() (*config.Config, error) {
 	if err != nil {
 		return nil, usagef("name a file that can be read: --config FILE", "reading the configuration: %w", err)
 	}
+	if a.cfg = cfg; a.step != nil {
+		a.mask(cfg)
+	}
 	return cfg, nil
 }
 
@@ -90,7 +93,7 @@ func (a *app) wired(cfg *config.Config, home *journal.File, note string, f phase
 		w.journal = newRecords(home, a.signature(run))
 	}
 	w.engine = &rotation.Engine{
-		Journal: w.journal, Run: rotation.Holder{Run: run, Attempt: 1}, Now: a.Now, Watch: a.progress.show, Hook: a.Hook,
+		Journal: w.journal, Run: rotation.Holder{Run: run, Attempt: 1}, Now: a.Now, Watch: a.watch, Hook: a.Hook,
 		NewID: func() string { return ulid.Make().String() },
 		Dead: func(h rotation.Holder) bool {
 			alive, known := home.Alive(h.Run)
