@@ -27,9 +27,6 @@ var actionFlags = map[string]struct{ isSwitch bool }{
 	"due": {true}, "wait": {true}, "dry-run": {true}, "take-over": {true}, "emergency": {true}, "strict": {true}, "verbose": {true},
 }
 
-// inputs are the names of all inputs of the action.
-func inputs() []string { return append(sortedKeys(actionFlags), "command", "credential") }
-
 // action runs the command that the inputs of a step name, in this process, and
 // answers as a step of a job does. It returns the exit code.
 func (a *app) action(ctx context.Context) int {
@@ -64,7 +61,7 @@ func (a *app) words(step *actions.Step, root *cobra.Command) ([]string, error) {
 		environ = a.Environ
 	}
 	if unknown := actions.Unknown(environ(), inputs()); len(unknown) > 0 {
-		return nil, usagef("inputs: "+strings.Join(sortedInputs(), ", "), "the action has no input %q", unknown[0])
+		return nil, usagef("inputs: "+strings.Join(inputs(), ", "), "the action has no input %q", unknown[0])
 	}
 	command := strings.Join(strings.Fields(step.Input("command")), " ")
 	if !slices.Contains(actionCommands, command) {
@@ -105,11 +102,10 @@ func (a *app) words(step *actions.Step, root *cobra.Command) ([]string, error) {
 	return append(append(args, "--"), names...), nil
 }
 
-func sortedInputs() []string {
-	all := inputs()
-	slices.Sort(all)
-	return all
-}
+// inputs are the names of all inputs of the action.
+func inputs() []string { return sorted(append(sortedKeys(actionFlags), "command", "credential")) }
+
+func sorted(names []string) []string { return slices.Sorted(slices.Values(names)) }
 
 // boolean reads a switch as YAML writes it; "" is off.
 func boolean(name, value string) (bool, error) {

@@ -177,11 +177,14 @@ func (a *app) summary(code int, stands []stand, printed string) string {
 	}
 	b.WriteString("\n\n")
 	for _, t := range a.complaints {
-		fmt.Fprintf(&b, "> %s\n", actions.Escape(t.text))
-		if t.hint != "" {
-			fmt.Fprintf(&b, "> \n> hint: %s\n", actions.Escape(t.hint))
+		if strings.Contains(t.text, "\n") {
+			b.WriteString(actions.Code(t.text))
+		} else {
+			fmt.Fprintf(&b, "> %s\n\n", actions.Escape(t.text))
 		}
-		b.WriteString("\n")
+		if t.hint != "" {
+			fmt.Fprintf(&b, "> hint: %s\n\n", actions.Escape(t.hint))
+		}
 	}
 	if len(a.phases)+len(a.events) == 0 {
 		if strings.TrimSpace(printed) != "" {
