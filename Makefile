@@ -68,6 +68,10 @@ lint: $(LINT_BIN)/.stamp
 	$(GO) vet ./...
 	$(LINT_BIN)/staticcheck ./...
 	$(LINT_BIN)/actionlint -shellcheck= -pyflakes= $(WORKFLOWS)
+	@# The action itself is checked through a workflow that uses it: the one of its page.
+	@trap 'rm -f .github/workflows/page.yml' EXIT && \
+	sed -n '/^```yaml$$/,/^```$$/{//!p}' docs/action.md | sed 's#keyturn/keyturn@v1#./#' > .github/workflows/page.yml && \
+	$(LINT_BIN)/actionlint -shellcheck= -pyflakes= .github/workflows/page.yml
 
 $(LINT_BIN)/.stamp:
 	GOBIN=$(LINT_BIN) $(GO) -C tools/lint install tool

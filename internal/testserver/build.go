@@ -41,15 +41,11 @@ func buildGo(ctx context.Context, pkg string) (string, error) {
 		return "", err
 	}
 	path := filepath.Join(dir, filepath.Base(pkg))
-	// One build at a time: the others find it done. The lock ends with its holder.
-	lock, err := os.OpenFile(path+".lock", os.O_CREATE|os.O_RDWR, 0o600)
+	unlock, err := locked(path) // the others find it built
 	if err != nil {
 		return "", err
 	}
-	defer lock.Close()
-	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
-		return "", err
-	}
+	defer unlock()
 	// Go links anew only if something has changed, but then it may write into the
 	// file in place. So the program that others run is a copy.
 	cmd := exec.CommandContext(ctx, goCommand(), "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", path+".built", pkg)
@@ -62,6 +58,61 @@ func buildGo(ctx context.Context, pkg string) (string, error) {
 		return "", err
 	}
 	return path, os.Rename(path+".new", path)
+}
+
+// BuildTool builds the program of another module of this repository (such as "act"
+// of "tools/act"), once for each list of its modules, and returns its path, which is
+// in the user's cache.
+func BuildTool(ctx context.Context, module, pkg string) (string, error) {
+	path, err := buildTool(ctx, module, pkg)
+	if err != nil {
+		return "", fmt.Errorf("building %q of %s: %w", pkg, module, err)
+	}
+	return path, nil
+}
+
+func buildTool(ctx context.Context, module, pkg string) (string, error) {
+	root, err := moduleRoot(ctx)
+	if err != nil {
+		return "", err
+	}
+	sums, err := os.ReadFile(filepath.Join(root, module, "go.sum"))
+	if err != nil {
+		return "", err
+	}
+	sum := sha256.Sum256(sums)
+	dir, err := cacheDir("tools", hex.EncodeToString(sum[:6]))
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, filepath.Base(pkg))
+	unlock, err := locked(path)
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
+	if _, err := os.Stat(path); err == nil {
+		return path, nil
+	}
+	cmd := exec.CommandContext(ctx, goCommand(), "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", path+".built", pkg)
+	cmd.Dir = filepath.Join(root, module)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if said, err := child.CombinedOutput(cmd); err != nil {
+		return "", fmt.Errorf("%w: %s", err, bytes.TrimSpace(said))
+	}
+	return path, os.Rename(path+".built", path)
+}
+
+// locked lets one process at a time build a program. The lock ends with its holder.
+func locked(path string) (unlock func(), err error) {
+	lock, err := os.OpenFile(path+".lock", os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
+		return nil, errors.Join(err, lock.Close())
+	}
+	return func() { _ = lock.Close() }, nil // nothing was written to it
 }
 
 // copyProgram copies a file and lets everybody run the copy.
