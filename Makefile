@@ -38,7 +38,7 @@ rootfs:
 IMAGE ?= keyturn:dev
 image:
 	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
-	$(MAKE) --no-print-directory rootfs ROOTFS=$$folder/rootfs && \
+	make --no-print-directory rootfs ROOTFS=$$folder/rootfs && \
 	sed '/^FROM scratch$$/,$$!d; s# --from=build /rootfs # rootfs #' Dockerfile > $$folder/Dockerfile && \
 	docker build --quiet --tag $(IMAGE) $$folder
 
