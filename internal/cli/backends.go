@@ -13,8 +13,14 @@ import (
 // one is made from it, and how its credentials are tried.
 type backendKind struct {
 	Section config.Section
-	New     func(a *app, settings any, emergency bool) (rotation.Backend, error)
+	New     func(a *app, settings any, how reached) (rotation.Backend, error)
 	Login   rotation.Login
+}
+
+// reached is how this run uses a backend.
+type reached struct {
+	emergency bool
+	dial      dialer // nil: the network
 }
 
 // backends is the one place that names them.
@@ -32,12 +38,12 @@ func sections() map[string]config.Section {
 
 func loginOf(backend string) rotation.Login { return backends[backend].Login }
 
-func newPostgres(a *app, settings any, emergency bool) (rotation.Backend, error) {
+func newPostgres(a *app, settings any, how reached) (rotation.Backend, error) {
 	s, ok := settings.(postgres.Settings)
 	if !ok {
 		return nil, fmt.Errorf("the section of postgres is a %T", settings)
 	}
-	o := postgres.Options{Getenv: a.Getenv, Now: a.Now, Logger: a.log, Emergency: emergency}
+	o := postgres.Options{Getenv: a.Getenv, Now: a.Now, Logger: a.log, Emergency: how.emergency, Dial: how.dial}
 	if s.CA != "" {
 		ca, err := os.ReadFile(s.CA)
 		if err != nil {

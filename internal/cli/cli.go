@@ -177,7 +177,7 @@ func (a *app) root() *cobra.Command {
 	root.AddCommand(a.phaseCommands()...)
 	root.AddCommand(a.setupCommands()...)
 	a.completeCredentials(root.Commands()...)
-	root.AddCommand(a.probeCommand(), a.auditCommand(), a.schemaCommand(), a.completionCommand(), a.versionCommand())
+	root.AddCommand(a.probeCommand(), a.relayCommand(), a.auditCommand(), a.schemaCommand(), a.completionCommand(), a.versionCommand())
 	return root
 }
 

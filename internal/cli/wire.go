@@ -25,8 +25,9 @@ type wiring struct {
 	procs    map[string]*rotation.Standard
 	adopters map[string]adopter
 	journal  rotation.Journal
-	note     string        // that there is no journal yet; "" if there is
-	swarm    *swarm.Target // nil if the target is a directory
+	note     string                  // that there is no journal yet; "" if there is
+	swarm    *swarm.Target           // nil if the target is a directory
+	relays   map[string]*swarm.Relay // by credential, of those that are reached through the Swarm
 	closers  []func() error
 	kept     atomic.Bool // a lease could not be given back
 }
@@ -118,7 +119,7 @@ func (a *app) wired(cfg *config.Config, home *journal.File, note string, f phase
 // wireTargets makes the target, its leases, and the procedures.
 func (a *app) wireTargets(w *wiring, prints *secret.Fingerprinter, f phaseFlags) error {
 	for _, c := range w.cfg.Credentials {
-		b, err := backends[c.Backend].New(a, c.Settings, f.emergency)
+		b, err := backends[c.Backend].New(a, c.Settings, reached{f.emergency, w.reach(c)})
 		if err != nil {
 			return fmt.Errorf("credential %q: %w", c.Name, err)
 		}
@@ -206,6 +207,7 @@ func (a *app) wireSwarm(w *wiring) error {
 	}
 	t := swarm.New(docker.Client, o)
 	w.engine.Leaser, w.swarm = leasing{t, &w.kept}, t
+	w.wireRelays(t)
 	for name, p := range w.procs {
 		p.Target = t
 		w.adopters[name] = t

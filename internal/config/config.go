@@ -52,6 +52,7 @@ type Credential struct {
 	Name      string
 	Backend   string // the key of its section
 	Settings  any    // what the backend made of it
+	Through   string // "direct" or "swarm"
 	Stack     *Stack
 	Services  []Service         // in the order of the file
 	Render    map[string]string // field → template

@@ -49,7 +49,7 @@ func (c *Config) full(cred Credential) (*yaml.Node, error) {
 	if cred.Strict {
 		expiry = "strict"
 	}
-	e := entry{Through: "direct", Stack: cred.Stack, Render: cred.Render, Secrets: cred.Secrets, Every: &cred.Every, Overlap: &cred.Overlap,
+	e := entry{Through: cred.Through, Stack: cred.Stack, Render: cred.Render, Secrets: cred.Secrets, Every: &cred.Every, Overlap: &cred.Overlap,
 		Grace: &cred.Grace, Bound: &cred.Bound, MinAge: &cred.MinAge, Expiry: expiry, Mounts: cred.Mounts, Rollout: cred.Rollout,
 		AcceptGap: cred.AcceptGap, Ignore: cred.Ignore, Restart: cred.Restart}
 	if c.Directory != nil { // what is of a Swarm may not stand there

@@ -30,11 +30,7 @@ func (p *parser) fill(c *Credential, e entry, n *yaml.Node, key string) {
 	c.Grace, c.MinAge = or(e.Grace, c.Overlap), or(e.MinAge, c.Overlap)
 	c.Mounts = p.oneOf(n, key, "mounts", e.Mounts, "switch", "dual")
 	c.Strict = p.oneOf(n, key, "expiry", e.Expiry, "lenient", "strict") == "strict"
-	if e.Through == "swarm" {
-		p.fault(at(n, "through"), key+".through", "leave it out, and run keyturn where it reaches the backend", `"through: swarm" is not built yet`)
-	} else {
-		p.oneOf(n, key, "through", e.Through, "direct")
-	}
+	c.Through = p.oneOf(n, key, "through", e.Through, "direct", "swarm")
 	p.times(c, e, n, key)
 	rollout := child(n, "rollout")
 	if rollout == nil {
@@ -123,6 +119,9 @@ func (p *parser) swarmOnly(cfg *Config, n *yaml.Node, key string) {
 		if child(n, name) != nil && !p.faults.below(join(key, name)) {
 			p.fault(at(n, name), join(key, name), "leave it out", "it is of a Swarm, and the target is a directory")
 		}
+	}
+	if through := child(n, "through"); through != nil && through.Value == "swarm" {
+		p.fault(through, join(key, "through"), "leave it out", "it is of a Swarm, and the target is a directory")
 	}
 	rollout := child(n, "rollout")
 	if rollout == nil {

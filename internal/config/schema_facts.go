@@ -59,7 +59,7 @@ var facts = map[string]fact{
 
 	"Directory.path": {"The absolute path of the folder with a folder for each credential.", object{"pattern": `^/`}},
 
-	"entry.through":     {"How Keyturn reaches the backend.", words("direct")},
+	"entry.through":     {"How Keyturn reaches the backend.", words("direct", "swarm")},
 	"entry.stack":       {"The stack that the services belong to.", nil},
 	"entry.services":    {"Who reads the credential, by the name of the service.", nil},
 	"entry.render":      {"Fields that are made of others, each with its template.", nil},

@@ -33,6 +33,9 @@ type PostgresOptions struct {
 	// Certificate, if it is not nil, replaces the certificate that the server
 	// would get: an expired one, one for another name.
 	Certificate *Certificate
+	// Netns is the network namespace that the server listens in, on all of its
+	// addresses; "" is ours. Only what is in there reaches it, by a name of Names.
+	Netns string
 	// StartTimeout bounds the start; zero means 60 seconds.
 	StartTimeout time.Duration
 }
@@ -171,6 +174,9 @@ func (p *Postgres) Start(ctx context.Context) error {
 	cmd.Dir, cmd.Env = p.dir, environment(p.dir)
 	// An immediate shutdown leaves no shared memory behind.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: p.owner, Pdeathsig: syscall.SIGQUIT}
+	if p.opts.Netns != "" {
+		within(cmd, p.opts.Netns)
+	}
 	process, err := startProcess(cmd, p.LogFile())
 	if err != nil {
 		return fmt.Errorf("starting PostgreSQL: %w", err)
@@ -249,8 +255,14 @@ func (p *Postgres) Remove() error {
 	return p.removeErr
 }
 
-// Addr is host and port of the server.
-func (p *Postgres) Addr() string { return "127.0.0.1:" + strconv.Itoa(p.port) }
+// Addr is host and port of the server, as its clients reach it.
+func (p *Postgres) Addr() string {
+	host := "127.0.0.1"
+	if p.opts.Netns != "" {
+		host = p.opts.Names[0]
+	}
+	return host + ":" + strconv.Itoa(p.port)
+}
 
 // Port is the port of the server, the same for its whole life.
 func (p *Postgres) Port() int { return p.port }

@@ -213,10 +213,18 @@ func copyTree(from, to string, owner *syscall.Credential) error {
 	})
 }
 
+// listen are the addresses that the server listens on.
+func (p *Postgres) listen() string {
+	if p.opts.Netns != "" {
+		return "0.0.0.0"
+	}
+	return strings.Join(append([]string{"127.0.0.1"}, p.opts.ListenAddresses...), ",")
+}
+
 // writeConf writes postgresql.conf.
 func (p *Postgres) writeConf() error {
 	settings := map[string]string{
-		"listen_addresses":           strings.Join(append([]string{"127.0.0.1"}, p.opts.ListenAddresses...), ","),
+		"listen_addresses":           p.listen(),
 		"port":                       strconv.Itoa(p.port),
 		"unix_socket_directories":    p.path("sock"),
 		"password_encryption":        "scram-sha-256",

@@ -52,6 +52,10 @@ func (p *Postgres) Connect(ctx context.Context, user, password, database string)
 		return nil, errors.New("connecting to PostgreSQL: the URL of user " + strconv.Quote(user) + " is not valid")
 	}
 	config.Password = password
+	if p.opts.Netns != "" {
+		config.DialFunc = DialIn(p.opts.Netns)
+		config.LookupFunc = func(_ context.Context, host string) ([]string, error) { return []string{host}, nil }
+	}
 	conn, err := pgx.ConnectConfig(ctx, config)
 	if err != nil {
 		return nil, fmt.Errorf("connecting to PostgreSQL: %w", err)

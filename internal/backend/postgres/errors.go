@@ -57,6 +57,9 @@ func wrap(host string, err error) error {
 	if err == nil {
 		return nil
 	}
+	if ours, ok := errors.AsType[*rotation.Error](err); ok { // of the way to the server
+		return rotation.Errorf(ours.Class, ours.Hint, "%s: %w", host, ours)
+	}
 	if pe, ok := errors.AsType[*pgconn.PgError](err); ok {
 		stripped := &pgconn.PgError{Severity: pe.Severity, Code: pe.Code,
 			Message: valueLike.ReplaceAllString(pe.Message, "[redacted]")}

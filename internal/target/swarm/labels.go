@@ -16,6 +16,7 @@ const (
 	labelVersion    = "keyturn.version"
 	labelRotation   = "keyturn.rotation" // on services: the rotation that moved it last
 	labelUpdate     = "keyturn.update"   // on services that are being moved: a mark, as JSON
+	labelRelay      = "keyturn.relay"    // on relays
 	labelProbe      = "keyturn.probe"    // on probes
 	labelHolder     = "keyturn.holder"   // of a lease, as JSON
 )

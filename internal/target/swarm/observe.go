@@ -144,7 +144,9 @@ func (t *Target) ignored(credential, service string) bool {
 	return slices.ContainsFunc(t.Layouts[credential].Ignore, func(i Ignored) bool { return i.Service == service && i.Reason != "" })
 }
 
-func isProbe(s swarm.ServiceSpec) bool { return s.Labels[labelProbe] != "" }
+func isProbe(s swarm.ServiceSpec) bool { return s.Labels[labelProbe] != "" || isRelay(s) }
+
+func isRelay(s swarm.ServiceSpec) bool { return s.Labels[labelRelay] != "" }
 
 // ofProbe reports whether a task is a probe's, also when its service is gone.
 func ofProbe(t swarm.Task) bool {

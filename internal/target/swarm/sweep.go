@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/swarm"
@@ -36,9 +37,48 @@ func (t *Target) sweep(ctx context.Context, credential string, which func(swarm.
 		if !isProbe(s.Spec) || s.Spec.Labels[labelCredential] != credential || !which(s.Spec) {
 			continue
 		}
+		if isRelay(s.Spec) && t.used(ctx, s) {
+			continue
+		}
 		if rmErr := t.engine.ServiceRemove(ctx, s.ID); rmErr != nil && !errdefs.IsNotFound(rmErr) {
 			err = errors.Join(err, fault(fmt.Errorf("removing probe %q: %w", s.Spec.Name, rmErr)))
 		}
 	}
 	return err
+}
+
+// unanchored is how old a relay may be that nobody is in: it is being started.
+const unanchored = 15 * time.Second
+
+// used reports whether somebody is in a relay, as far as can be seen from here. It
+// may be one who only looks, and holds no lease.
+func (t *Target) used(ctx context.Context, s swarm.Service) bool {
+	tasks, err := t.engine.tasks(ctx, s.ID)
+	if err != nil || len(tasks) == 0 {
+		return t.Now().Sub(s.CreatedAt) < unanchored
+	}
+	for _, task := range tasks {
+		if ended(task.Status.State) {
+			continue
+		}
+		if task.Status.ContainerStatus == nil || t.Now().Sub(s.CreatedAt) < unanchored || t.inside(ctx, task.Status.ContainerStatus.ContainerID) {
+			return true
+		}
+	}
+	return false
+}
+
+// inside reports whether anything was started in a container that still runs. One
+// that is on another engine may have somebody in it.
+func (t *Target) inside(ctx context.Context, container string) bool {
+	c, err := t.engine.ContainerInspect(ctx, container)
+	if err != nil {
+		return true
+	}
+	for _, id := range c.ExecIDs {
+		if e, err := t.engine.ContainerExecInspect(ctx, id); err == nil && e.Running {
+			return true
+		}
+	}
+	return false
 }

@@ -1,0 +1,227 @@
+package cli_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/network"
+	"github.com/docker/docker/api/types/swarm"
+
+	"github.com/keyturn/keyturn/internal/testserver"
+)
+
+// overlaid is a database that only an overlay network reaches: its server listens
+// in the network namespace of a task.
+type overlaid struct {
+	pg      *testserver.Postgres
+	network string // id
+}
+
+// newOverlaid makes a network and a task on it, and starts a server there.
+func newOverlaid(t *testing.T, settings map[string]string) overlaid {
+	t.Helper()
+	k := &stack{shop: &shop{t: t, name: fmt.Sprintf("net%d", serial.Add(1))}, engine: stackEngine(t)}
+	k.client = k.engine.Client()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	k.buildRunner(ctx)
+	made, err := k.client.NetworkCreate(ctx, k.name, network.CreateOptions{Driver: "overlay"})
+	k.must(err)
+	t.Cleanup(func() {
+		for end := time.Now().Add(30 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+			err := k.client.NetworkRemove(context.Background(), made.ID) // its tasks are on their way out
+			if err == nil || time.Now().After(end) {
+				k.must(err)
+				return
+			}
+		}
+	})
+	host := k.name + "_db"
+	_, err = k.engine.CreateService(ctx, swarm.ServiceSpec{
+		Annotations: swarm.Annotations{Name: host},
+		TaskTemplate: swarm.TaskSpec{
+			ContainerSpec: &swarm.ContainerSpec{Image: runnerImage, Command: []string{"sleep", "100000"}},
+			Networks:      []swarm.NetworkAttachmentConfig{{Target: made.ID}},
+		},
+		EndpointSpec: &swarm.EndpointSpec{Mode: swarm.ResolutionModeDNSRR},
+	})
+	k.must(err)
+	t.Cleanup(k.remove)
+	tasks, err := k.engine.WaitTasks(ctx, host, swarm.TaskStateRunning, 1)
+	k.must(err)
+	info, err := k.client.ContainerInspect(ctx, tasks[0].Status.ContainerStatus.ContainerID)
+	k.must(err)
+	pg := testserver.NewPostgres(t, testserver.PostgresOptions{Names: []string{host}, Netns: fmt.Sprintf("/proc/%d/root/proc/%d/ns/net", k.engine.Pid(), info.State.Pid), Settings: settings})
+	return overlaid{pg, made.ID}
+}
+
+// newStack makes a stack whose service is on the overlay network.
+func (o overlaid) newStack(t *testing.T, more ...string) *stack {
+	t.Helper()
+	host, _, _ := strings.Cut(o.pg.Addr(), ":")
+	return newStack(t, o.pg, append([]string{"through: swarm"}, more...), func(s *swarm.ServiceSpec) {
+		s.TaskTemplate.Networks = []swarm.NetworkAttachmentConfig{{Target: o.network}}
+		s.EndpointSpec = &swarm.EndpointSpec{Mode: swarm.ResolutionModeDNSRR}
+		for i, entry := range s.TaskTemplate.ContainerSpec.Env {
+			if strings.HasPrefix(entry, "POSTGRES_HOST=") {
+				s.TaskTemplate.ContainerSpec.Env[i] = "POSTGRES_HOST=" + host
+			}
+		}
+	})
+}
+
+// relays returns the names of relays that are there, and how many of their containers run.
+func (k *stack) relays() (services []string, running int) {
+	k.t.Helper()
+	list, err := k.client.ServiceList(context.Background(), swarm.ServiceListOptions{})
+	k.must(err)
+	for _, s := range list {
+		if s.Spec.Labels["keyturn.relay"] != "" && s.Spec.Labels["keyturn.credential"] == k.name {
+			services = append(services, s.Spec.Name)
+		}
+	}
+	containers, err := k.client.ContainerList(context.Background(), container.ListOptions{})
+	k.must(err)
+	for _, c := range containers {
+		if c.Labels["keyturn.relay"] != "" && c.Labels["keyturn.credential"] == k.name {
+			running++
+		}
+	}
+	return services, running
+}
+
+// TestThroughSwarm rotates twice where only the overlay network reaches the
+// database, one of the rotations killed in the middle: no login fails, and no relay is left.
+func TestThroughSwarm(t *testing.T) {
+	t.Parallel()
+	o := newOverlaid(t, nil)
+	k := o.newStack(t)
+	k.ok("adopt", k.name)
+	if out := k.ok("plan", k.name); !strings.Contains(out, "login "+k.name+" → "+k.name+"_a") {
+		t.Errorf("the plan through the Swarm says\n%s", out)
+	}
+	began := time.Now()
+	r := k.run("-v", "rotate", "--wait", k.name)
+	t.Logf("%s\n%s%s", time.Since(began), r.stderr, r.stdout)
+	k.done(2)
+	k.dieIn("after effect: prepare arm")
+	if services, _ := k.relays(); len(services) != 1 {
+		t.Errorf("the run that was killed leaves the relays %q, want its own", services)
+	}
+	k.goOn()
+	k.done(k.status().Current)
+	k.noneFailed()
+	k.oneLogin()
+	for end := time.Now().Add(40 * time.Second); ; time.Sleep(500 * time.Millisecond) {
+		services, running := k.relays()
+		if running == 0 && len(services) <= 1 { // what is left of the killed one goes with the next run
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("relays are left: %q, %d running", services, running)
+		}
+	}
+	k.ok("rotate", k.name)
+	if services, _ := k.relays(); len(services) > 0 {
+		t.Errorf("after the next run relays are left: %q", services)
+	}
+}
+
+// TestThroughSwarmErrors meets what can be in the way of a relay.
+func TestThroughSwarmErrors(t *testing.T) {
+	t.Parallel()
+	o := newOverlaid(t, nil)
+	k := o.newStack(t, "overlap: 1h")
+	k.ok("adopt", k.name)
+	b, err := os.ReadFile(k.config)
+	k.must(err)
+	host, port, _ := strings.Cut(k.pg.Addr(), ":")
+	for name, c := range map[string]struct {
+		old, new string
+		code     int
+		words    []string
+	}{
+		"direct":     {"through: swarm", "through: direct", 4, []string{host, "no such host", "hint: "}},
+		"unknown":    {"@" + host + ":", "@nowhere.invalid:", 4, []string{"nowhere.invalid", "no such host", "from a relay on the network of the services"}},
+		"refused":    {"@" + host + ":" + port, "@" + host + ":1", 4, []string{host + ":1", "connection refused", "from a relay on the network of the services"}},
+		"image gone": {probeImage, "keyturn-stack:nowhere", 4, []string{"starting a relay", "No such image: keyturn-stack:nowhere", `hint: is the image "keyturn-stack:nowhere" on that node, and is it of Keyturn?`}},
+		"not ours":   {probeImage, loadImage, 4, []string{"relay"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			here := *k
+			here.shop = &shop{}
+			*here.shop = *k.shop
+			here.t, here.config = t, k.beside(strings.ReplaceAll(name, " ", "-")+".yml", strings.Replace(string(b), c.old, c.new, 1))
+			here.fails(c.code, c.words, "prepare", k.name)
+			if services, running := here.relays(); len(services)+running > 0 {
+				t.Errorf("relays are left: %q, %d running", services, running)
+			}
+		})
+	}
+	k.ok("prepare", k.name)
+	k.noneFailed()
+}
+
+// TestThroughSwarmCanary looks for values in all that the engine and the server
+// know of relays.
+func TestThroughSwarmCanary(t *testing.T) {
+	t.Parallel()
+	o := newOverlaid(t, map[string]string{"log_statement": "all", "log_min_duration_statement": "0"})
+	k := o.newStack(t, "overlap: 1h")
+	k.ok("adopt", k.name)
+	places := map[string]string{}
+	w := startWitness()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for i := 0; ; i++ {
+			select {
+			case <-w.stop:
+				return
+			case <-time.After(200 * time.Millisecond):
+			}
+			list, err := k.client.ContainerList(context.Background(), container.ListOptions{All: true})
+			if err != nil {
+				continue
+			}
+			for _, c := range list {
+				if _, raw, err := k.client.ContainerInspectWithRaw(context.Background(), c.ID, false); err == nil && c.Labels["keyturn.relay"] != "" {
+					places["relay "+c.ID] = string(raw)
+				}
+			}
+		}
+	}()
+	k.ok("-v", "rotate", k.name)
+	close(w.stop)
+	w.ended.Wait()
+	<-done
+	if len(places) == 0 {
+		t.Error("no relay was seen")
+	}
+	for what, text := range k.inspected() {
+		places[what] = text
+	}
+	for line := range w.seen {
+		places["arguments of a process: "+line] = line
+	}
+	var err error
+	places["PostgreSQL's log"], err = k.pg.LogText()
+	k.must(err)
+	values := slices.DeleteFunc(k.values(), func(v string) bool { return v == firstPassword })
+	if len(values) == 0 {
+		t.Fatal("no new value was found where tasks read it")
+	}
+	for _, v := range values {
+		for where, text := range places {
+			if strings.Contains(text, v) {
+				t.Errorf("a value stands in %s", strings.ReplaceAll(where, v, "…"))
+			}
+		}
+	}
+}
