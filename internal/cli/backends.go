@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"fmt"
 	"os"
 
@@ -20,7 +21,8 @@ type backendKind struct {
 // reached is how this run uses a backend.
 type reached struct {
 	emergency bool
-	dial      dialer // nil: the network
+	ready     func(context.Context) error // before connections are made; nil: there is nothing to do
+	dial      dialer                      // nil: the network
 }
 
 // backends is the one place that names them.
@@ -43,7 +45,7 @@ func newPostgres(a *app, settings any, how reached) (rotation.Backend, error) {
 	if !ok {
 		return nil, fmt.Errorf("the section of postgres is a %T", settings)
 	}
-	o := postgres.Options{Getenv: a.Getenv, Now: a.Now, Logger: a.log, Emergency: how.emergency, Dial: how.dial}
+	o := postgres.Options{Getenv: a.Getenv, Now: a.Now, Logger: a.log, Emergency: how.emergency, Ready: how.ready, Dial: how.dial}
 	if s.CA != "" {
 		ca, err := os.ReadFile(s.CA)
 		if err != nil {

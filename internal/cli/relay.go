@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"os"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -23,7 +24,7 @@ func (a *app) relayCommand() *cobra.Command {
 			case to != "":
 				return swarm.RunRelay(cmd.Context(), to, os.Stdin, a.Stdout)
 			case anchor:
-				return swarm.AnchorRelay(os.Stdin, a.Stdout)
+				return swarm.AnchorRelay(os.Stdin, a.Stdout, endFirst)
 			case os.Getpid() != 1:
 				return usagef("keyturn starts relays by itself: through: swarm", "relay is the first process of a container")
 			}
@@ -35,17 +36,31 @@ func (a *app) relayCommand() *cobra.Command {
 	return cmd
 }
 
+// endFirst ends the first process of the container, if it is this program.
+func endFirst() error {
+	ours, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	if first, err := os.Readlink("/proc/1/exe"); err != nil || first != ours {
+		return err
+	}
+	return syscall.Kill(1, syscall.SIGTERM)
+}
+
 // dialer makes connections to a backend.
 type dialer func(ctx context.Context, network, address string) (net.Conn, error)
 
-// reach returns how the backend of a credential is reached; nil is the network.
-func (w *wiring) reach(c config.Credential) dialer {
-	if c.Through != "swarm" {
-		return nil
+// reach returns how the backend of a credential is reached.
+func (w *wiring) reach(c config.Credential, f phaseFlags) reached {
+	how := reached{emergency: f.emergency}
+	if c.Through == "swarm" { // the relays are made when the target is there
+		how.ready = func(ctx context.Context) error { return w.relays[c.Name].Start(ctx) }
+		how.dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+			return w.relays[c.Name].Dial(ctx, network, address)
+		}
 	}
-	return func(ctx context.Context, network, address string) (net.Conn, error) {
-		return w.relays[c.Name].Dial(ctx, network, address)
-	}
+	return how
 }
 
 // wireRelays makes the relays, which start nothing before they are used.

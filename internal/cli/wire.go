@@ -119,7 +119,7 @@ func (a *app) wired(cfg *config.Config, home *journal.File, note string, f phase
 // wireTargets makes the target, its leases, and the procedures.
 func (a *app) wireTargets(w *wiring, prints *secret.Fingerprinter, f phaseFlags) error {
 	for _, c := range w.cfg.Credentials {
-		b, err := backends[c.Backend].New(a, c.Settings, reached{f.emergency, w.reach(c)})
+		b, err := backends[c.Backend].New(a, c.Settings, w.reach(c, f))
 		if err != nil {
 			return fmt.Errorf("credential %q: %w", c.Name, err)
 		}

@@ -22,6 +22,10 @@ type Options struct {
 	Logger *slog.Logger        // what people should know and no result says; default: nowhere
 	CA     []byte              // the content of the file that the settings name as ca, PEM
 
+	// Ready, if it is not nil, is called before connections are made: what Dial
+	// needs may take longer than a connection may.
+	Ready func(ctx context.Context) error
+
 	// Dial makes the connections; default: the network.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 

@@ -97,6 +97,11 @@ func (b *Backend) open(ctx context.Context) (*cluster, error) {
 		return nil, rotation.Classify(rotation.Invalid, "put it where admin-password says, from the runner's secrets",
 			fmt.Errorf("postgres: the administrator's password: %w", err))
 	}
+	if b.options.Ready != nil {
+		if err := b.options.Ready(ctx); err != nil {
+			return nil, fmt.Errorf("postgres: %w", err)
+		}
+	}
 	c := &cluster{}
 	for _, hp := range b.admin.hosts {
 		s, err := b.login(ctx, hp, password)

@@ -18,7 +18,7 @@ import (
 )
 
 // relayStart bounds how long a relay may take to run.
-const relayStart = 30 * time.Second
+const relayStart = time.Minute
 
 // A Relay makes connections from the networks of a credential's services: to a
 // database that only an overlay network reaches. A task of Keyturn's image stands
@@ -54,19 +54,29 @@ func (t *Target) Relay(credential string) *Relay {
 	return &Relay{t: t, credential: credential, turn: make(chan struct{}, 1)}
 }
 
+// Start starts the task, if none runs.
+func (r *Relay) Start(ctx context.Context) error {
+	_, err := r.taken(ctx)
+	return err
+}
+
 // Dial connects to a TCP address whose name is looked up where the services are.
 func (r *Relay) Dial(ctx context.Context, _, address string) (net.Conn, error) {
+	task, err := r.taken(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return r.t.through(ctx, task, address)
+}
+
+func (r *Relay) taken(ctx context.Context) (*relayTask, error) {
 	select {
 	case r.turn <- struct{}{}:
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	task, err := r.running(ctx)
-	<-r.turn
-	if err != nil {
-		return nil, err
-	}
-	return r.t.through(ctx, task, address)
+	defer func() { <-r.turn }()
+	return r.running(ctx)
 }
 
 // Close removes the task, also when the time of its user is over.

@@ -19,6 +19,10 @@ func RelayArgs() []string { return []string{"relay"} }
 // relayFirst is how long a relay waits for its first connection.
 const relayFirst = time.Minute
 
+// relayDial is how long a connection may take to be made: less than the clients of
+// backends wait, so that they get the reason.
+const relayDial = 4 * time.Second
+
 // HoldRelay is the first process of a relay's container. It ends when no other
 // process has been there for a while: when whoever started it is gone. Proc is
 // the file system of the processes of this container ([os.DirFS]("/proc")).
@@ -61,19 +65,20 @@ func processes(proc fs.FS) (int, error) {
 }
 
 // AnchorRelay keeps a relay until in ends, which it does when the process at its
-// other side has ended, however that came.
-func AnchorRelay(in io.Reader, out io.Writer) error {
+// other side has ended, however that came, and then ends the relay. (The task of a
+// job runs on when Engine 20.10 removes its service.)
+func AnchorRelay(in io.Reader, out io.Writer, end func() error) error {
 	if _, err := fmt.Fprintln(out, relayReady); err != nil {
 		return err
 	}
 	_, err := io.Copy(io.Discard, in)
-	return err
+	return errors.Join(err, end())
 }
 
 // RunRelay is the inside of one connection: it connects to the address, says on
 // out whether it could, and copies in and out until either side ends.
 func RunRelay(ctx context.Context, address string, in io.Reader, out io.Writer) error {
-	conn, err := (&net.Dialer{Timeout: 20 * time.Second}).DialContext(ctx, "tcp", address)
+	conn, err := (&net.Dialer{Timeout: relayDial}).DialContext(ctx, "tcp", address)
 	if err != nil {
 		if op, ok := errors.AsType[*net.OpError](err); ok {
 			err = op.Err // its head is written again on the other side
