@@ -62,6 +62,7 @@ func initStumbles() []stumble {
 		{name: "a password in the URL", command: init + "--from-service NAME_api --admin postgres://keyturn:" + adminPassword + "@db/orders", code: 2},
 		{name: "no engine", command: init + "--from-service NAME_api --host unix:///nowhere/docker.sock", code: 4},
 		{name: "a host that is none", command: init + "--from-service NAME_api --host nowhere", code: 2},
+		{name: "another way than the two", command: init + "--from-service NAME_api --through ssh", code: 2},
 		{name: "no ssh key", command: "SWARM_SSH_KEY= " + init + "--from-service NAME_api --host ssh://deploy@swarm.acme.io", code: 2},
 		{name: "tcp without certificates", command: "DOCKER_CERT_PATH= " + init + "--from-service NAME_api --host tcp://swarm.acme.io", code: 2},
 		{name: "a folder that cannot be made", command: "keyturn --config " + theStackFile + "/new.yml init --from-service NAME_api", code: 2},

@@ -25,6 +25,7 @@ type initFlags struct {
 	services []string
 	options  scaffold.Options
 	host     string
+	through  string
 	reach    reachFlags
 	workflow string
 	force    bool
@@ -46,6 +47,7 @@ func (a *app) initCommand() *cobra.Command {
 	f.reach.add(flags)
 	flags.StringVar(&f.options.StackFile, "stack-file", "", "the `file` that the stack is deployed from; default: one that is found here")
 	flags.StringVar(&f.options.Admin, "admin", "", "`URL` of the database for Keyturn's administrator; default: what the services' variables say")
+	flags.StringVar(&f.through, "through", "direct", "how Keyturn reaches the database: `direct`, or swarm: by a task on the services' networks")
 	flags.StringVar(&f.options.CA, "ca", "", "`file` of the authority that signs the database's certificate")
 	flags.StringVar(&f.options.Role, "role", "", "the `login` that services use today; default: what their variables say")
 	flags.StringVar(&f.options.Image, "image", "", "`image` of the probes: this program, on every node; default: this release's")
@@ -62,6 +64,10 @@ func (a *app) init(ctx context.Context, f initFlags) error {
 	if len(f.services) == 0 {
 		return usagef("name a service that reads a database secret: --from-service orders_api", "init needs --from-service")
 	}
+	if f.through != "direct" && f.through != "swarm" {
+		return usagef("write --through direct or --through swarm", "unknown way to the database: %q", f.through)
+	}
+	f.options.Through = f.through == "swarm"
 	if err := a.free(f); err != nil {
 		return err
 	}

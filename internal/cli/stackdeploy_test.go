@@ -24,7 +24,20 @@ type workspace struct {
 	dir     string // the working directory of every command
 	tools   string // what comes first in the PATH: keyturn
 	secrets string // the stanza of the secret in the stack file
+	site
 }
+
+// A site is where the services and the database are.
+type site struct {
+	network string   // of the services, by name
+	host    string   // of the database, for them
+	admin   []string // the beginning of a command by which its superuser reaches it
+	init    string   // flags of keyturn init
+	runner  []string // the beginning of a command that runs where keyturn does
+}
+
+// machine is the site of most tests: all on this machine's network.
+func machine() site { return site{network: "host", host: "127.0.0.1"} }
 
 // fromFile and external are how a stack file may have its secret.
 const (
@@ -35,9 +48,14 @@ const (
 // newWorkspace deploys a stack of two services that read one secret.
 func newWorkspace(t *testing.T, pg *testserver.Postgres, stanza string) *workspace {
 	t.Helper()
+	return newWorkspaceAt(t, pg, stanza, machine())
+}
+
+func newWorkspaceAt(t *testing.T, pg *testserver.Postgres, stanza string, at site) *workspace {
+	t.Helper()
 	engine, dir := stackEngine(t), t.TempDir()
 	name := fmt.Sprintf("file%d", serial.Add(1))
-	w := &workspace{dir: dir, tools: t.TempDir(), secrets: strings.ReplaceAll(stanza, "NAME", name), stack: &stack{
+	w := &workspace{site: at, dir: dir, tools: t.TempDir(), secrets: strings.ReplaceAll(stanza, "NAME", name), stack: &stack{
 		shop: &shop{t: t, pg: pg, name: name, config: filepath.Join(dir, ".github", "keyturn.yml"),
 			journal: filepath.Join(t.TempDir(), "state", "journal.jsonl")},
 		engine: engine, client: engine.Client(), service: name + "_api", secret: name + "_db_password", load: filepath.Join(t.TempDir(), "load")}}
@@ -48,7 +66,7 @@ func newWorkspace(t *testing.T, pg *testserver.Postgres, stanza string) *workspa
 	ca, err := os.ReadFile(pg.CAFile())
 	w.must(err)
 	w.must(os.WriteFile(filepath.Join(dir, "deploy", "db-ca.pem"), ca, 0o644))
-	script := fmt.Sprintf("#!/bin/sh\nexec %q \"$@\"\n", os.Args[0])
+	script := fmt.Sprintf("#!/bin/sh\nexec %s %q \"$@\"\n", strings.Join(at.runner, " "), os.Args[0])
 	w.must(os.WriteFile(filepath.Join(w.tools, "keyturn"), []byte(script), 0o755))
 	w.env = append(os.Environ(), asProgram+"=1", "CI=", "KEYTURN_PG_PASSWORD="+adminPassword, "DOCKER_HOST="+engine.Host(),
 		"DOCKER_CONFIG="+w.tools, "PATH="+w.tools+":"+os.Getenv("PATH"))
@@ -69,7 +87,7 @@ func (w *workspace) file() string { return filepath.Join(w.dir, "deploy", w.name
 // stackFile is the file as people write it, for an application that logs in all
 // the time.
 func (w *workspace) stackFile() string {
-	return strings.NewReplacer("NAME", w.name, "IMAGE", loadImage, "<port>", fmt.Sprint(w.pg.Port()), "<load>", w.load, "<ca>", w.pg.CAFile()).Replace(`version: "3.8"
+	return strings.NewReplacer("NAME", w.name, "IMAGE", loadImage, "<port>", fmt.Sprint(w.pg.Port()), "<load>", w.load, "<ca>", w.pg.CAFile(), "<host>", w.host, "<network>", w.network).Replace(`version: "3.8"
 
 x-app: &app
   image: IMAGE
@@ -79,6 +97,7 @@ x-app: &app
     - <ca>:/ca.pem:ro
   stop_grace_period: 5s
   deploy:
+    endpoint_mode: dnsrr
     replicas: 2
     update_config: {order: start-first, failure_action: rollback, monitor: 1s}
 
@@ -86,7 +105,7 @@ services:
   api:
     <<: *app
     environment:
-      POSTGRES_HOST: 127.0.0.1
+      POSTGRES_HOST: <host>
       POSTGRES_PORT: "<port>"
       POSTGRES_DB: NAME
       POSTGRES_USER: NAME # of today
@@ -99,7 +118,7 @@ services:
   worker:
     <<: *app
     environment:
-      - POSTGRES_HOST=127.0.0.1
+      - POSTGRES_HOST=<host>
       - POSTGRES_PORT=<port>
       - POSTGRES_DB=NAME
       - POSTGRES_USER=NAME
@@ -114,7 +133,7 @@ services:
         mode: 0400
 
 networks:
-  machine: {external: true, name: host}
+  machine: {external: true, name: <network>}
 
 secrets:
   # what the services log in with

@@ -3,6 +3,7 @@ package cli_test
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -17,7 +18,39 @@ import (
 // deployed from the edited file is the one that runs.
 func TestTenMinutes(t *testing.T) {
 	t.Parallel()
-	w := newWorkspace(t, servers.postgres.Get(t), fromFile)
+	newWorkspace(t, servers.postgres.Get(t), fromFile).tenMinutes()
+}
+
+// TestTenMinutesElsewhere does the same from a network namespace that has nothing but
+// the port of an ssh server, for a database that only an overlay network reaches.
+func TestTenMinutesElsewhere(t *testing.T) {
+	t.Parallel()
+	o := newOverlaid(t, nil)
+	line, private, err := testserver.NewSSHKey()
+	k := &stack{shop: &shop{t: t}, engine: stackEngine(t)}
+	k.must(err)
+	runner := testserver.NewNamespace(t)
+	sshd := testserver.NewSSHD(t, testserver.SSHDOptions{Authorized: []string{line}, Socket: k.socket(), Netns: runner})
+	w := newWorkspaceAt(t, o.pg, fromFile, site{network: o.name, host: strings.Split(o.pg.Addr(), ":")[0],
+		admin: []string{"nsenter", "--net=" + o.netns, "--"}, runner: []string{"nsenter", "--net=" + runner, "--"},
+		init: "--through swarm --host " + sshd.URL("") + " --known-hosts known_hosts"})
+	w.hand("SWARM_SSH_KEY", string(private))
+	w.must(os.WriteFile(filepath.Join(w.dir, "known_hosts"), []byte(sshd.KnownHosts()), 0o644))
+	w.tenMinutes()
+	w.noRelay()
+	text, err := sshd.LogText()
+	w.must(err)
+	w.clean(text)
+	for _, value := range w.values() {
+		if strings.Contains(text, value) {
+			t.Error("a value stands in the log of the ssh server")
+		}
+	}
+}
+
+func (w *workspace) tenMinutes() {
+	t := w.t
+	t.Helper()
 	steps := blocks(page(t, "docs/first-steps.md"), "sh")
 	if len(steps) != 4 {
 		t.Fatalf("docs/first-steps.md shows %d blocks of commands, want 4", len(steps))
@@ -67,7 +100,7 @@ func (w *workspace) follow(block string) (ran int) {
 		case command == "" || strings.HasPrefix(command, "export "):
 			continue
 		case strings.HasPrefix(command, "keyturn init"): // what is this machine's own
-			command += fmt.Sprintf(" --journal %s --image %s", w.journal, probeImage)
+			command += fmt.Sprintf(" --journal %s --image %s %s", w.journal, probeImage, w.init)
 		case strings.HasPrefix(command, "psql"):
 			command = w.psql(command)
 			setting.Lock() // the script changes roles of the whole cluster
@@ -94,7 +127,8 @@ func (w *workspace) follow(block string) (ran int) {
 
 // psql is a command of psql by the superuser.
 func (w *workspace) psql(command string) string {
-	return fmt.Sprintf("PGHOST=127.0.0.1 PGPORT=%d PGUSER=%s PGPASSWORD=%s %s", w.pg.Port(), testserver.AdminUser, w.pg.AdminPassword(), command)
+	return fmt.Sprintf("PGHOST=127.0.0.1 PGPORT=%d PGUSER=%s PGPASSWORD=%s %s %s", w.pg.Port(), testserver.AdminUser, w.pg.AdminPassword(),
+		strings.Join(w.admin, " "), command)
 }
 
 // after does what the page says in words, and makes a test of a day.

@@ -16,6 +16,7 @@ type Options struct {
 	CA        string   // path; "" for the system's authorities
 	Role      string   // "" is what services say
 	StackFile string   // path; "" if there is none
+	Through   bool     // the database is reached through the Swarm
 }
 
 // A Draft is a configuration that was written, and what is to be looked at.
@@ -94,6 +95,9 @@ func (d *draft) credential(c Credential) {
 		c.Stack = ""
 	}
 	d.postgres(c)
+	if d.Through {
+		d.line("    through: swarm  # connections to the database are made by a task on the services' networks")
+	}
 	if c.Stack != "" {
 		file := ""
 		if d.StackFile != "" {
@@ -125,8 +129,11 @@ func (d *draft) postgres(c Credential) {
 		d.line("      admin: %s", d.Admin)
 	} else {
 		host, port, database := d.place(c)
-		d.line("      admin: postgres://keyturn@%s:%s/%s  # %s", host, port, database,
-			d.unknown("%s: whether this machine reaches %s:%s, as the services do", c.Name, host, port))
+		admin := fmt.Sprintf("      admin: postgres://keyturn@%s:%s/%s", host, port, database)
+		if !d.Through {
+			admin += "  # " + d.unknown("%s: whether this machine reaches %s:%s, as the services do; if it does not: --through swarm", c.Name, host, port)
+		}
+		d.line("%s", admin)
 	}
 	d.line("      admin-password: {from-env: KEYTURN_PG_PASSWORD}")
 	if d.CA != "" {

@@ -9,9 +9,33 @@ import (
 	"runtime"
 	"strconv"
 	"syscall"
+	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/keyturn/keyturn/internal/testserver/child"
 )
+
+// NewNamespace makes a network namespace that has a loopback device and nothing
+// else, for as long as the test runs, and returns its path.
+func NewNamespace(t testing.TB) string {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		Require(t, fmt.Errorf("making a network namespace needs root: %w", ErrMissing))
+	}
+	cmd := exec.Command("unshare", "--net", "/bin/sh", "-c", "ip link set lo up && echo up && exec sleep infinity")
+	out, err := cmd.StdoutPipe()
+	Require(t, err)
+	Require(t, child.Start(cmd)) // it dies with us, and the namespace with it
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait() // it was killed
+	})
+	if _, err := out.Read(make([]byte, 2)); err != nil {
+		t.Fatalf("making a network namespace: %v", err)
+	}
+	return fmt.Sprintf("/proc/%d/ns/net", cmd.Process.Pid)
+}
 
 // DialIn makes connections from a network namespace (such as
 // /proc/PID/ns/net), whatever host an address names: that of the namespace itself.

@@ -33,6 +33,8 @@ type SSHDOptions struct {
 	Authorized []string
 	// Socket is what the server's users find at /var/run/docker.sock; "": nothing.
 	Socket string
+	// Netns is the network namespace that the server listens in; "" is ours.
+	Netns string
 	// Config are further lines of sshd_config; the first of a keyword counts.
 	Config []string
 	// HostKeys are private host keys in PEM; none means a fresh ed25519 key.
@@ -134,6 +136,10 @@ func (s *SSHD) start(ctx context.Context) error {
 		"/bin/sh", "-c", innerSSHD, "keyturn-sshd", s.dir, s.opts.Socket, sshd, "-D", "-e", "-f", s.path("sshd_config"))
 	cmd.Env = []string{"PATH=/usr/sbin:/sbin:/usr/bin:/bin"}
 	cmd.Dir = "/"
+	if s.opts.Netns != "" {
+		cmd.SysProcAttr = &syscall.SysProcAttr{}
+		within(cmd, s.opts.Netns)
+	}
 	if s.process, err = startProcess(cmd, s.path("log")); err != nil {
 		return err
 	}
@@ -192,9 +198,16 @@ func (s *SSHD) write() error {
 	return nil
 }
 
+func (s *SSHD) dial(ctx context.Context) (net.Conn, error) {
+	if s.opts.Netns != "" {
+		return DialIn(s.opts.Netns)(ctx, "tcp", s.Addr())
+	}
+	return (&net.Dialer{}).DialContext(ctx, "tcp", s.Addr())
+}
+
 func (s *SSHD) waitReady(ctx context.Context) error {
 	for {
-		conn, err := net.Dial("tcp", s.Addr())
+		conn, err := s.dial(ctx)
 		if err == nil {
 			return conn.Close()
 		}

@@ -118,10 +118,18 @@ func transportHint(err error) string {
 		return "the server does not speak TLS 1.3; better it, or write insecure-tls: [tls-1.2]"
 	case strings.Contains(err.Error(), "server refused TLS"):
 		return "switch ssl on in the server, or write insecure-tls: [plaintext]"
+	case isNoHost(err):
+		return "does this machine know the name? A database that only the services' networks reach: through: swarm"
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return "is the server running, at this host and port?"
 	}
 	return ""
+}
+
+// isNoHost reports whether a name could not be looked up here.
+func isNoHost(err error) bool {
+	_, ok := errors.AsType[*net.DNSError](err)
+	return ok
 }
 
 // codeOf returns the SQLSTATE in err's chain, or "".
