@@ -182,7 +182,7 @@ func (g *growing) String() string {
 }
 
 // readOutputs reads a file of outputs: NAME<<DELIMITER, the value, DELIMITER.
-func readOutputs(t *testing.T, text string) map[string]string {
+func readOutputs(t testing.TB, text string) map[string]string {
 	t.Helper()
 	out := map[string]string{}
 	for rest := text; rest != ""; {

@@ -29,7 +29,7 @@ type actionFile struct {
 	}
 }
 
-func manifest(t *testing.T) actionFile {
+func manifest(t testing.TB) actionFile {
 	t.Helper()
 	var f actionFile
 	if err := yaml.Unmarshal([]byte(page(t, "action.yml")), &f); err != nil {

@@ -26,7 +26,7 @@ import (
 
 const top = "../../"
 
-func page(t *testing.T, name string) string {
+func page(t testing.TB, name string) string {
 	t.Helper()
 	b, err := os.ReadFile(top + name)
 	if err != nil {

@@ -43,7 +43,7 @@ func heldHook() func(string) {
 
 // A running keyturn is one that was started and not waited for.
 type running struct {
-	t              *testing.T
+	t              testing.TB
 	s              *shop
 	cmd            *exec.Cmd
 	stdout, stderr bytes.Buffer

@@ -26,7 +26,7 @@ type overlaid struct {
 }
 
 // newOverlaid makes a network and a task on it, and starts a server there.
-func newOverlaid(t *testing.T, settings map[string]string) overlaid {
+func newOverlaid(t testing.TB, settings map[string]string) overlaid {
 	t.Helper()
 	k := &stack{shop: &shop{t: t, name: fmt.Sprintf("net%d", serial.Add(1))}, engine: stackEngine(t)}
 	k.client = k.engine.Client()

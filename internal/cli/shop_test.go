@@ -36,7 +36,7 @@ var (
 // A shop is an application's database with one login that owns its tables, and
 // a directory from which the application reads the credential.
 type shop struct {
-	t       *testing.T
+	t       testing.TB
 	pg      *testserver.Postgres
 	name    string // of the credential, the role and the database
 	root    string // of the directory target

@@ -31,7 +31,7 @@ var (
 )
 
 // stackEngine returns the Swarm that the tests share, with the images there.
-func stackEngine(t *testing.T) *testserver.Engine {
+func stackEngine(t testing.TB) *testserver.Engine {
 	t.Helper()
 	engine := servers.engine.Get(t)
 	stackImages.Do(func() { errImages = buildImages(engine) })

@@ -11,7 +11,7 @@ import (
 )
 
 // terminal opens a pseudo-terminal: what is written to it is read from master.
-func terminal(t *testing.T) (master, slave *os.File) {
+func terminal(t testing.TB) (master, slave *os.File) {
 	t.Helper()
 	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
 	check(t, err)
