@@ -1,13 +1,14 @@
 // Reads the current credential as a whole; Node and nothing else.
 "use strict";
 const fs = require("node:fs");
+const path = require("node:path");
 const { isDeepStrictEqual } = require("node:util");
 
 // The server said that the name or the password is wrong.
 class Refused extends Error {}
 
 // One newline at the end is taken away, and no more.
-const field = (path) => fs.readFileSync(path, "utf8").replace(/\r?\n$/, "");
+const field = (file) => fs.readFileSync(file, "utf8").replace(/\r?\n$/, "");
 
 // candidates yields the whole credentials in the order in which to try them.
 // variables says which field stands behind which variable:
@@ -41,10 +42,29 @@ function* candidates(variables, env = process.env) {
   }
 }
 
+// directory yields the credentials of a directory of versions: current, then next.
+function* directory(folder, fields) {
+  for (const link of ["current", "next"]) {
+    let credential;
+    for (let moves = 0; moves < 8 && !credential; moves++) { // a version is removed only after its link has moved on
+      try {
+        const version = fs.realpathSync(path.join(folder, link)); // once, for all fields
+        credential = Object.fromEntries(fields.map((name) => [name, field(path.join(version, name))]));
+      } catch (error) {
+        if (error.code !== "ENOENT") throw error;
+      }
+    }
+    if (credential) yield credential;
+  }
+}
+
 // logIn returns what connect(credential) does, of the first that is not Refused.
-async function logIn(variables, connect, env = process.env) {
+const logIn = (variables, connect, env = process.env) => first(candidates(variables, env), connect);
+
+// first does the same, of the credentials that candidates or directory yields.
+async function first(credentials, connect) {
   let last = new Error("there is no whole credential");
-  for (const credential of candidates(variables, env)) {
+  for (const credential of credentials) {
     try {
       return await connect(credential);
     } catch (error) {
@@ -55,4 +75,4 @@ async function logIn(variables, connect, env = process.env) {
   throw last;
 }
 
-module.exports = { candidates, logIn, Refused };
+module.exports = { candidates, directory, first, logIn, Refused };

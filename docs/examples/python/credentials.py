@@ -6,8 +6,9 @@ class Refused(Exception):
     """The server said that the name or the password is wrong."""
 
 
-def _field(path):
-    with open(path, encoding="utf-8", newline="") as f:
+def _field(path, dir_fd=None):
+    opener = lambda name, flags: os.open(name, flags, dir_fd=dir_fd)
+    with open(path, encoding="utf-8", newline="", opener=opener) as f:
         text = f.read()
     if text.endswith("\n"):  # one newline, and no more
         text = text[:-1].removesuffix("\r")
@@ -44,10 +45,31 @@ def candidates(variables, environ=os.environ):
             yield credential
 
 
+def directory(path, fields):
+    """Yields the credentials of a directory of versions: current, then next."""
+    for link in ("current", "next"):
+        for _ in range(8):  # a version is removed only after its link has moved on
+            try:
+                version = os.open(os.path.join(path, link), os.O_RDONLY | os.O_DIRECTORY)
+                try:  # the link was followed once, for all fields
+                    credential = {field: _field(field, version) for field in fields}
+                finally:
+                    os.close(version)
+            except FileNotFoundError:
+                continue
+            yield credential
+            break
+
+
 def log_in(variables, connect, environ=os.environ):
     """Returns what connect(credential) does, of the first that is not Refused."""
+    return first(candidates(variables, environ), connect)
+
+
+def first(credentials, connect):
+    """The same, of the credentials that candidates or directory yields."""
     last = LookupError("there is no whole credential")
-    for credential in candidates(variables, environ):
+    for credential in credentials:
         try:
             return connect(credential)
         except Refused as refusal:
