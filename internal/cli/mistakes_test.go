@@ -82,6 +82,12 @@ func configurationMistakes() []mistake {
 		{name: "no authority", args: "adopt shop", code: 4, config: func(text string) string {
 			return regexp.MustCompile(`ca: .*`).ReplaceAllString(text, "insecure-tls: []")
 		}},
+		{name: "pins that are none", args: "plan", code: 2, config: func(text string) string {
+			return regexp.MustCompile(`ca: .*`).ReplaceAllString(text, "pins: {current: sha1/x, next: \"\"}")
+		}},
+		{name: "only the next key is pinned", args: "plan", code: 2, config: func(text string) string {
+			return regexp.MustCompile(`ca: .*`).ReplaceAllString(text, "pins: {next: sha256/AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=}\n      insecure-tls: [plaintext]")
+		}},
 		{name: "root is relative", args: "plan", code: 2, config: func(text string) string {
 			return regexp.MustCompile(`directory: .*`).ReplaceAllString(text, "directory: {path: credentials}")
 		}},

@@ -24,6 +24,7 @@ func TestNoFaultOfASectionHoldsAValue(t *testing.T) {
 		"probe":          `["postgres://pooler:6432/orders"]`,
 		"schema":         "keyturn",
 		"insecure-tls":   "[tls-1.2]",
+		"pins":           "{current: sha256/" + strings.Repeat("A", 43) + "=}",
 		"allow-changed":  "[session-user]",
 	}
 	disguises := []string{planted, `"` + planted + `!"`, `"` + planted + ` x"`, `"` + planted + `:x"`, "[" + planted + "]", `["` + planted + `:x", ` + planted + `]`,

@@ -84,7 +84,7 @@ func New(s Settings, o Options) (*Backend, error) {
 	if o.Patience == 0 {
 		o.Patience = 30 * time.Second
 	}
-	if _, err := tlsConfig("", o.CA, s.InsecureTLS); err != nil {
+	if _, err := tlsConfig("", o.CA, s.InsecureTLS, s.Pins); err != nil {
 		return nil, rotation.Classify(rotation.Invalid, "name a PEM file with the authority's certificate", fmt.Errorf("postgres: ca %q: %w", s.CA, err))
 	}
 	admin, _ := parseURL(s.Admin)

@@ -28,6 +28,7 @@ type line struct {
 	password                 secret.Value
 	ca                       []byte
 	weaker                   []string
+	pins                     Pins
 	binding                  string // channel_binding: "require", "prefer"
 	dial                     dialFunc
 	params                   map[string]string
@@ -55,7 +56,7 @@ func (l line) connect(ctx context.Context) (*pgx.Conn, error) {
 	c.Host, c.Port, c.User, c.Database = host, uint16(number), l.user, l.database
 	c.Password = string(l.password.Reveal())
 	c.Fallbacks, c.ValidateConnect, c.ConnectTimeout = nil, nil, connectTimeout
-	if c.TLSConfig, err = tlsConfig(host, l.ca, l.weaker); err != nil {
+	if c.TLSConfig, err = tlsConfig(host, l.ca, l.weaker, l.pins); err != nil {
 		return nil, err
 	}
 	c.ChannelBinding, c.SSLNegotiation = l.binding, "postgres"
@@ -144,7 +145,7 @@ func sessionOf(timeout string) map[string]string {
 // adminAt logs the administrator in to a database of one host.
 func (b *Backend) adminAt(ctx context.Context, hostport, database string, password secret.Value, timeout string) (*pgx.Conn, error) {
 	conn, err := line{hostport: hostport, user: b.admin.user, database: database, password: password, ca: b.options.CA,
-		weaker: b.settings.InsecureTLS, binding: "require", dial: b.options.Dial, params: sessionOf(timeout)}.connect(ctx)
+		weaker: b.settings.InsecureTLS, pins: b.settings.Pins, binding: "require", dial: b.options.Dial, params: sessionOf(timeout)}.connect(ctx)
 	return conn, wrap(hostport, err)
 }
 

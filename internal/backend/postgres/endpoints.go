@@ -44,7 +44,7 @@ func (b *Backend) ProbeSpec(v rotation.Version) rotation.ProbeSpec {
 			spec.Endpoints = append(spec.Endpoints, endpointURL(hp, a.database))
 		}
 	}
-	spec.Settings, _ = json.Marshal(probeSettings{Role: b.settings.Role, InsecureTLS: b.settings.InsecureTLS, Direct: b.admin.hosts})
+	spec.Settings, _ = json.Marshal(probeSettings{Role: b.settings.Role, InsecureTLS: b.settings.InsecureTLS, Pins: b.settings.Pins, Direct: b.admin.hosts})
 	return spec // strings always encode
 }
 

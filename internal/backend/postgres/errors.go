@@ -83,6 +83,9 @@ func transportText(err error) string {
 	if e, ok := errors.AsType[localError](err); ok {
 		return e.Error()
 	}
+	if e, ok := errors.AsType[*pinError](err); ok {
+		return e.Error()
+	}
 	if e, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
 		return e.Error()
 	}
@@ -107,6 +110,9 @@ func transportHint(err error) string {
 		hostname x509.HostnameError
 		invalid  x509.CertificateInvalidError
 	)
+	if _, ok := errors.AsType[*pinError](err); ok {
+		return pinHint
+	}
 	switch {
 	case errors.As(err, &unknown):
 		return "set ca to the authority that signs the server's certificate"

@@ -27,6 +27,7 @@ const codeRights = "rights"
 type probeSettings struct {
 	Role        string   `json:"role"` // what current_user must be
 	InsecureTLS []string `json:"insecure_tls,omitempty"`
+	Pins        Pins     `json:"pins,omitzero"`
 	Direct      []string `json:"direct,omitempty"` // hosts without a pooler between: channel binding is required
 }
 
@@ -85,7 +86,7 @@ func try(ctx context.Context, spec rotation.ProbeSpec, settings probeSettings, e
 		binding = "require"
 	}
 	conn, err := line{hostport: a.hosts[0], user: spec.Identity, database: a.database, password: password, ca: spec.CA,
-		weaker: settings.InsecureTLS, binding: binding, params: map[string]string{"application_name": "keyturn-probe"}}.connect(ctx)
+		weaker: settings.InsecureTLS, pins: settings.Pins, binding: binding, params: map[string]string{"application_name": "keyturn-probe"}}.connect(ctx)
 	if err != nil {
 		return refusal(r, a.hosts[0], direct, err)
 	}

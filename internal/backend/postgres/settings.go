@@ -44,6 +44,10 @@ type Settings struct {
 	// "no-verify", "plaintext". Default: none, which is verify-full with TLS 1.3.
 	InsecureTLS []string `yaml:"insecure-tls"`
 
+	// Pins are the keys that the servers may have. Default: any that the authority
+	// signed.
+	Pins Pins `yaml:"pins"`
+
 	// AllowChanged names what may change for the application when the login
 	// that it adopts is no longer the one it logs in with, see [Backend.Adopt]:
 	// a kind ("session-user") or one thing as the refusal names it
@@ -108,6 +112,10 @@ func (s Settings) check() error {
 		if !slices.Contains(weakenings, w) {
 			fault(fmt.Sprintf("insecure-tls.%d", i), "known are "+strings.Join(weakenings, ", "), "unknown weakening")
 		}
+	}
+	s.Pins.check(fault)
+	if s.Pins.Current != "" && slices.Contains(s.InsecureTLS, plaintext) {
+		fault("pins", "take the pins out, or plaintext", "without TLS there is no key to pin")
 	}
 	for i, a := range s.AllowChanged {
 		kind, _, _ := strings.Cut(a, ":")

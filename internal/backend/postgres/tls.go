@@ -20,7 +20,7 @@ var weakenings = []string{tls12, noHostname, noVerify, plaintext}
 const errNoCA = localError("the certificate authority's file holds no certificate in PEM")
 
 // tlsConfig returns what a connection to the host must fulfil, nil for plaintext.
-func tlsConfig(host string, ca []byte, weaker []string) (*tls.Config, error) {
+func tlsConfig(host string, ca []byte, weaker []string, pins Pins) (*tls.Config, error) {
 	if slices.Contains(weaker, plaintext) {
 		return nil, nil
 	}
@@ -42,6 +42,7 @@ func tlsConfig(host string, ca []byte, weaker []string) (*tls.Config, error) {
 		c.InsecureSkipVerify = true // the chain is verified below, only the name is not
 		c.VerifyConnection = func(s tls.ConnectionState) error { return verifyChain(s, roots) }
 	}
+	pins.pinned(c)
 	return c, nil
 }
 

@@ -2,6 +2,9 @@ package postgres_test
 
 import (
 	"context"
+	"os"
+	"os/exec"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -57,7 +60,45 @@ func TestTLSIsVerified(t *testing.T) {
 			t.Errorf("%s: Login = %q (%s), want %q (…%s…)", tt.name, r.Answer, r.Reason, tt.want, tt.reason)
 		}
 	}
-	f.settings.InsecureTLS, f.options.CA = nil, own
+	f.must(server.SetCertificate(ours))
+	own64 := "sha256/" + strings.Repeat("A", 43) + "="
+	f.settings.InsecureTLS, f.options.CA, f.settings.Pins = nil, own, postgres.Pins{Current: own64}
+	r := f.probe(f.backend(), v, m)
+	saw := regexp.MustCompile(`sha256/[A-Za-z0-9+/]{43}=`).FindString(r.Reason)
+	if r.Answer != rotation.Inconclusive || saw == "" || saw == own64 {
+		t.Errorf("another key than the pinned one: Login = %q (%s), want unknown, and the key", r.Answer, r.Reason)
+	}
+	if _, err := f.backend().Identify(context.Background(), version(3), nil); rotation.ClassOf(err) != rotation.Unknown ||
+		!strings.Contains(err.Error(), saw) || !strings.Contains(rotation.HintOf(err), "write it under pins as next") {
+		t.Errorf("another key than the pinned one: Identify = %v (hint %q)", err, rotation.HintOf(err))
+	}
+	page, err := os.ReadFile("../../../docs/backends/postgres.md")
+	f.must(err)
+	_, command, _ := strings.Cut(string(page), "```bash\nopenssl ")
+	command, _, _ = strings.Cut(command, "\n```")
+	cmd := exec.Command("bash", "-o", "pipefail", "-c", "openssl "+command)
+	cmd.Dir = server.Dir()
+	out, err := cmd.Output()
+	if err != nil || "sha256/"+strings.TrimSpace(string(out)) != saw {
+		t.Errorf("the command of the page says %q (%v), the server's key is %s", out, err, saw)
+	}
+	for _, pins := range []postgres.Pins{{Current: saw}, {Current: own64, Next: saw}} {
+		f.settings.Pins = pins
+		if r := f.probe(f.backend(), v, m); r.Answer != rotation.Alive {
+			t.Errorf("with the pins %+v: Login = %q (%s), want alive", pins, r.Answer, r.Reason)
+		}
+		f.settings.InsecureTLS, f.options.CA = []string{"no-verify"}, foreign
+		if r := f.probe(f.backend(), v, m); r.Answer != rotation.Alive {
+			t.Errorf("with the pins %+v and no-verify: Login = %q (%s), want alive", pins, r.Answer, r.Reason)
+		}
+		f.settings.InsecureTLS, f.options.CA = nil, foreign
+		if r := f.probe(f.backend(), v, m); r.Answer != rotation.Inconclusive || !strings.Contains(r.Reason, "certificate") {
+			t.Errorf("with a pin and another authority: Login = %q (%s), want unknown", r.Answer, r.Reason)
+		}
+		f.options.CA = own
+	}
+	f.must(server.SetCertificate(old))
+	f.settings.InsecureTLS, f.options.CA, f.settings.Pins = nil, own, postgres.Pins{}
 	_, err = f.backend().Identify(context.Background(), version(3), nil)
 	if rotation.ClassOf(err) != rotation.Unknown || !strings.Contains(err.Error(), "expired") {
 		t.Errorf("expired certificate: Identify = %v, want unknown", err)

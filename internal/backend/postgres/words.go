@@ -11,6 +11,12 @@ func (Settings) Documented() map[string]string {
 		"probe":          "The URLs by which services reach the database, without user and password. Default: those of admin.",
 		"schema":         "The schema that holds the administrator's functions. Default: keyturn.",
 		"insecure-tls":   "Weakens the connections by name: tls-1.2, no-hostname, no-verify, plaintext.",
+		"pins":           "The keys that the servers' certificates may have, beside the authority: sha256/ and base64, as RFC 7469 has them.",
 		"allow-changed":  "What may change for the application that no longer logs in with the adopted login.",
 	}
+}
+
+// Documented says of both keys what they are.
+func (Pins) Documented() map[string]string {
+	return map[string]string{"current": "The key of today.", "next": "The key that the servers are to have next."}
 }
