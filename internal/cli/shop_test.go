@@ -221,12 +221,14 @@ type load struct {
 	failed []string
 }
 
-func (s *shop) startLoad() *load {
+func (s *shop) startLoad() *load { return s.startLoadAt(s.pg) }
+
+func (s *shop) startLoadAt(at *testserver.Postgres) *load {
 	l := &load{}
 	ctx, cancel := context.WithCancel(context.Background())
 	l.cancel = cancel
 	source := rotated.Dir(filepath.Join(s.root, s.name), "username", "password")
-	base, err := pgx.ParseConfig(s.pg.URL("nobody", "", s.name))
+	base, err := pgx.ParseConfig(at.URL("nobody", "", s.name))
 	s.must(err)
 	l.done.Go(func() {
 		for ctx.Err() == nil {
