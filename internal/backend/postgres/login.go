@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/netip"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -132,10 +134,34 @@ func refusal(r rotation.EndpointResult, host string, direct bool, err error) rot
 	case "28000": // NOLOGIN with the right password, or pg_hba.conf: refused, and no proof of death
 		r.Answer = rotation.Unfit
 		r.Reason += " (NOLOGIN, or a line missing in pg_hba.conf; no proof that the password is dead)"
+		if line := lineFor(pe.Message); line != "" {
+			r.Reason += "; that server's pg_hba.conf needs a line such as: " + line
+		}
 	case "42501": // no CONNECT on the database, or no LOGIN right there: the password was accepted
 		r.Answer = rotation.Unfit
 	}
 	return r
+}
+
+// noLine is how a server says that no line of its pg_hba.conf fits: who came from
+// where, to which database, and how.
+var noLine = regexp.MustCompile(`^no pg_hba\.conf entry for host "([0-9a-fA-F.:]+)", user "([A-Za-z0-9_.-]+)", database "([A-Za-z0-9_.-]+)", (SSL encryption|no encryption)`)
+
+// lineFor returns the line that lets in who was refused for the lack of one, or "".
+func lineFor(message string) string {
+	m := noLine.FindStringSubmatch(message)
+	if m == nil {
+		return ""
+	}
+	from, err := netip.ParseAddr(m[1])
+	if err != nil {
+		return ""
+	}
+	kind := "hostssl"
+	if m[4] == "no encryption" {
+		kind = "hostnossl"
+	}
+	return fmt.Sprintf("%s %s %s %s/%d scram-sha-256", kind, m[3], m[2], from, from.BitLen())
 }
 
 // fit says in what the session is not what a service needs, or "". Who is logged

@@ -37,7 +37,7 @@ func TestProbeTable(t *testing.T) {
 		{"expired", alter("valid until 'yesterday'"), m, rotation.Dead, "28P01", "", alter("valid until 'infinity'")},
 		{"NOLOGIN and the right password", alter("nologin"), m, rotation.Unfit, "28000", "no proof", alter("login")},
 		{"connection limit 0", alter("connection limit 0"), m, rotation.Inconclusive, "53300", "", alter("connection limit -1")},
-		{"no pg_hba line", func() { f.hba("hostssl all keyturn1 127.0.0.1/32 scram-sha-256\n") }, m, rotation.Unfit, "28000", "pg_hba.conf", f.resetHBA},
+		{"no pg_hba line", func() { f.hba("hostssl all keyturn1 127.0.0.1/32 scram-sha-256\n") }, m, rotation.Unfit, "28000", "needs a line such as: hostssl " + f.database + " " + login + " 127.0.0.1/32 scram-sha-256", f.resetHBA},
 		{"pg_hba says trust", func() { f.hba("hostssl all all 127.0.0.1/32 trust\n") }, m, rotation.Inconclusive, "", "SCRAM", f.resetHBA},
 		{"pg_hba says password", func() { f.hba("hostssl all all 127.0.0.1/32 password\n") }, m, rotation.Inconclusive, "", "SCRAM", f.resetHBA},
 		{"no CONNECT", func() { f.exec(f.database, "revoke connect on database "+f.database+" from public") }, m, rotation.Unfit, "42501", "",
