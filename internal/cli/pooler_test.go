@@ -9,30 +9,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
-	"github.com/keyturn/keyturn/rotated"
-	"github.com/keyturn/keyturn/rotated/rotatedpgx"
-
 	"github.com/keyturn/keyturn/internal/testserver"
 )
-
-// through logs in through the pooler with what the directory holds.
-func (s *shop) through(pooler *testserver.PgBouncer) (*pgx.Conn, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
-	defer cancel()
-	cred, err := rotated.Dir(filepath.Join(s.root, s.name), "username", "password").Current(ctx)
-	if err != nil {
-		return nil, err
-	}
-	config, err := pgx.ParseConfig(strings.Replace(s.pg.URL("nobody", "", s.name), s.pg.Addr(), pooler.Addr(), 1))
-	s.must(err)
-	config.DefaultQueryExecMode = pgx.QueryExecModeExec
-	if err := rotatedpgx.Apply(cred, config); err != nil {
-		return nil, err
-	}
-	return pgx.ConnectConfig(ctx, config)
-}
 
 // TestThroughPgBouncer rotates twice behind PgBouncer in transaction pooling. New
 // logins never fail; a client that stays connected is found, and so is what the
@@ -52,13 +30,14 @@ func TestThroughPgBouncer(t *testing.T) {
 	s.ok("adopt", s.name)
 	stop, failed, tried := make(chan struct{}), []string{}, 0
 	done := make(chan struct{})
+	ctx, values := context.Background(), map[string]bool{}
 	go func() {
 		defer close(done)
 		for {
-			conn, err := s.through(pooler)
+			conn, err := s.login(ctx, pooler.Addr())
 			if err == nil {
-				_, err = conn.Exec(context.Background(), "select count(*) from items")
-				_ = conn.Close(context.Background())
+				_, err = conn.Exec(ctx, "select count(*) from items")
+				_ = conn.Close(ctx)
 			}
 			if tried++; err != nil {
 				failed = append(failed, err.Error())
@@ -70,9 +49,8 @@ func TestThroughPgBouncer(t *testing.T) {
 			}
 		}
 	}()
-	ctx, values := context.Background(), map[string]bool{}
 	for version := 2; version <= 3; version++ {
-		stays, err := s.through(pooler) // a client of the old login that does not go
+		stays, err := s.login(ctx, pooler.Addr()) // a client of the old login that does not go
 		s.must(err)
 		_, err = stays.Exec(ctx, "select 1")
 		s.must(err)

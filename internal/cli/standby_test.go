@@ -44,7 +44,7 @@ func TestStandby(t *testing.T) {
 	l := s.startLoadAt(standby)
 	s.ok("adopt", s.name)
 	for version := 2; version <= 3; version++ {
-		old, err := s.loginAt(ctx, standby)
+		old, err := s.login(ctx, standby.Addr())
 		s.must(err)
 		s.ok("rotate", s.name)
 		time.Sleep(time.Second) // the overlap
@@ -71,16 +71,18 @@ func TestStandby(t *testing.T) {
 	}
 }
 
-// loginAt logs in at a server with what the directory holds.
-func (s *shop) loginAt(ctx context.Context, at *testserver.Postgres) (*pgx.Conn, error) {
+// login logs in at a server or a pooler, by an address of it, with what the
+// directory holds.
+func (s *shop) login(ctx context.Context, at string) (*pgx.Conn, error) {
 	cred, err := rotated.Dir(filepath.Join(s.root, s.name), "username", "password").Current(ctx)
 	if err != nil {
 		return nil, err
 	}
-	config, err := pgx.ParseConfig(at.URL("nobody", "", s.name))
+	config, err := pgx.ParseConfig(strings.Replace(s.pg.URL("nobody", "", s.name), s.pg.Addr(), at, 1))
 	if err != nil {
 		return nil, err
 	}
+	config.DefaultQueryExecMode = pgx.QueryExecModeExec
 	if err := rotatedpgx.Apply(cred, config); err != nil {
 		return nil, err
 	}
