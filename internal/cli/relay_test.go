@@ -6,6 +6,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -164,7 +165,7 @@ func TestThroughSwarmErrors(t *testing.T) {
 		"unknown":    {"@" + host + ":", "@nowhere.invalid:", 4, []string{"nowhere.invalid", "lookup nowhere.invalid", "from a relay on the network of the services"}},
 		"refused":    {"@" + host + ":" + port, "@" + host + ":1", 4, []string{host + ":1", "connection refused", "from a relay on the network of the services"}},
 		"image gone": {probeImage, "keyturn-stack:nowhere", 4, []string{"starting a relay", "No such image: keyturn-stack:nowhere", `hint: is the image "keyturn-stack:nowhere" on that node, and is it of Keyturn?`}},
-		"not ours":   {probeImage, loadImage, 4, []string{"relay"}},
+		"not ours":   {probeImage, loadImage, 4, []string{"starting a relay", "its task is failed", `is the image "keyturn-stack:load" on that node, and is it of Keyturn?`}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			here := *k
@@ -176,6 +177,28 @@ func TestThroughSwarmErrors(t *testing.T) {
 		})
 	}
 	k.ok("prepare", k.name)
+	k.noneFailed()
+}
+
+// TestThroughSwarmCancelled cancels runs that hold a relay, one of them while the
+// database does not answer: they end soon, no relay is left, and the next run goes on.
+func TestThroughSwarmCancelled(t *testing.T) {
+	t.Parallel()
+	o := newOverlaid(t, nil)
+	k := o.newStack(t, "overlap: 1h")
+	k.ok("adopt", k.name)
+	k.start("after effect: prepare put", "prepare", k.name).cancelled(syscall.SIGINT)
+	k.noRelay()
+	k.ok("prepare", k.name)
+	r := k.start("before effect: validate rights", "validate", k.name)
+	k.must(o.pg.Pause())
+	r.goOn()
+	time.Sleep(700 * time.Millisecond) // it waits for an answer
+	r.cancelled(syscall.SIGTERM)
+	k.must(o.pg.Resume())
+	k.noRelay()
+	k.ok("rotate", k.name)
+	k.noRelay()
 	k.noneFailed()
 }
 

@@ -17,8 +17,10 @@ import (
 	"github.com/keyturn/keyturn/internal/rotation"
 )
 
-// relayStart bounds how long a relay may take to run.
-const relayStart = time.Minute
+const (
+	relayStart = time.Minute     // bounds how long a relay may take to run
+	relayEnd   = 3 * time.Second // and how long we wait for its removal: it ends by itself
+)
 
 // A Relay makes connections from the networks of a credential's services: to a
 // database that only an overlay network reaches. A task of Keyturn's image stands
@@ -86,7 +88,7 @@ func (r *Relay) Close() error {
 	if r.task == nil {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), cleanLimit)
+	ctx, cancel := context.WithTimeout(context.Background(), relayEnd)
 	defer cancel()
 	r.t.stop(ctx, r.task)
 	r.task = nil
@@ -163,7 +165,11 @@ func (t *Target) stop(ctx context.Context, task *relayTask) {
 		_ = task.anchor.Close()
 	}
 	task.ended.Wait()
-	t.clean(ctx, "service "+task.name, func(ctx context.Context) error { return t.engine.ServiceRemove(ctx, task.service) })
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), relayEnd)
+	defer cancel()
+	if err := t.engine.ServiceRemove(ctx, task.service); err != nil && !errdefs.IsNotFound(err) {
+		t.Logger.Warn("removing a relay", "service", task.name, "error", err)
+	}
 }
 
 // relaySpec describes the service: a job of one task, on this manager, that can do

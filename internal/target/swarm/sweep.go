@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/swarm"
@@ -47,8 +46,8 @@ func (t *Target) sweep(ctx context.Context, credential string, which func(swarm.
 	return err
 }
 
-// unanchored is how old a relay may be that nobody is in: it is being started.
-const unanchored = 15 * time.Second
+// unanchored is how old a relay may be that nobody is in: it may still be started.
+const unanchored = relayStart
 
 // used reports whether somebody is in a relay, as far as can be seen from here. It
 // may be one who only looks, and holds no lease.

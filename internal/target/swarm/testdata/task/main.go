@@ -30,6 +30,8 @@ func run() int {
 	switch command {
 	case "probe":
 		return swarm.RunProbe(context.Background(), os.Args[3], os.Args[5], login, os.Stdout)
+	case "relay":
+		return relay(os.Args[2:])
 	case "check":
 		if _, err := os.Stat("/tmp/up"); err != nil && strings.Contains(value, "late") || strings.Contains(value, "sick") {
 			return 1
@@ -53,6 +55,25 @@ func run() int {
 		time.AfterFunc(2*time.Second, func() { _ = os.WriteFile("/tmp/up", nil, 0o600) })
 	}
 	<-ctx.Done()
+	return 0
+}
+
+// relay is what keyturn relay does.
+func relay(args []string) int {
+	err := error(nil)
+	switch {
+	case len(args) == 2:
+		err = swarm.RunRelay(context.Background(), args[1], os.Stdin, os.Stdout)
+	case len(args) == 1:
+		err = swarm.AnchorRelay(os.Stdin, os.Stdout, func() error { return syscall.Kill(1, syscall.SIGTERM) })
+	default:
+		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+		defer stop()
+		err = swarm.HoldRelay(ctx, os.DirFS("/proc"))
+	}
+	if err != nil {
+		return 1
+	}
 	return 0
 }
 
