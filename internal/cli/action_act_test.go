@@ -140,12 +140,12 @@ func TestActionInWorkflow(t *testing.T) {
 	repository := k.repository()
 	var once sync.Once
 	killed, err := k.act(program, repository, func(log string) {
-		if strings.Contains(log, "validate  probe") {
+		if strings.Contains(log, "cutover  probe") {
 			once.Do(func() { k.killAction(k.name) })
 		}
 	})
-	if err == nil || !strings.Contains(killed, "said: prepare done v1") || strings.Contains(killed, "said: validate") {
-		t.Fatalf("the workflow whose second job is killed: %v\n%s", err, killed)
+	if err == nil || !strings.Contains(killed, "said: validate done v1") || strings.Contains(killed, "said: cutover") {
+		t.Fatalf("the workflow whose third job is killed: %v\n%s", err, killed)
 	}
 	whole, err := k.act(program, repository, nil)
 	if err != nil {

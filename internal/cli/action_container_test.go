@@ -215,7 +215,7 @@ func TestActionInContainers(t *testing.T) {
 		}
 		if phase == "cutover" {
 			inputs["plan"] = steps[0].outputs["hash"]
-			killed := k.newJob().run(inputs, shared, k.killAt("cutover  move"))
+			killed := k.newJob().run(inputs, shared, k.killAt("cutover  probe"))
 			if killed.code != 137 {
 				t.Fatalf("the job that was to be killed: exit %d\n%s", killed.code, killed.log)
 			}

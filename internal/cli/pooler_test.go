@@ -19,7 +19,7 @@ import (
 func TestThroughPgBouncer(t *testing.T) {
 	t.Parallel()
 	pg := testserver.NewPostgres(t, testserver.PostgresOptions{})
-	s := newShop(t, pg, "overlap: 1s")
+	s := newShop(t, pg, "overlap: 1s", "grace: 1h")
 	pooler := testserver.NewPgBouncer(t, pg, s.name, "query_wait_timeout = 2")
 	b, err := os.ReadFile(s.config)
 	s.must(err)

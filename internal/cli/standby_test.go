@@ -32,7 +32,7 @@ func TestStandby(t *testing.T) {
 			t.Errorf("removing the standby: %v", err)
 		}
 	})
-	s := newShop(t, pg)
+	s := newShop(t, pg, "overlap: 1s", "grace: 1h")
 	s.must(standby.WaitCaughtUp(ctx))
 	b, err := os.ReadFile(s.config)
 	s.must(err)
