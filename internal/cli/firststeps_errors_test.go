@@ -124,7 +124,7 @@ func TestFirstStepsErrors(t *testing.T) {
 }
 
 // TestFirstStepsAsJSON reads what doctor, plan and init say as JSON, and what init
-// writes beside the configuration.
+// writes beside the configuration; and it holds docs/output.md to what all commands print.
 func TestFirstStepsAsJSON(t *testing.T) {
 	t.Parallel()
 	w := newWorkspace(t, servers.postgres.Get(t), fromFile)
@@ -172,6 +172,7 @@ func TestFirstStepsAsJSON(t *testing.T) {
 		got[filepath.Join(w.dir, ".github/workflows/keyturn.yml")] != page(t, "workflows-examples/rotate.yml") {
 		t.Errorf("init wrote other files than it says: %+v", got)
 	}
+	w.outputPage()
 }
 
 // TestInitElsewhere writes configurations of engines that are reached over ssh and

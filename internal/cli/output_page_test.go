@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
-	"testing"
 )
 
 // keysOf adds every key of a JSON document, however deep, but those that are names:
@@ -29,11 +28,11 @@ func keysOf(v any, byName bool, into map[string]bool) {
 	}
 }
 
-// TestOutputPage runs the commands that print JSON. Every key that they print
-// stands on the page, and every key of the page in the program.
-func TestOutputPage(t *testing.T) {
-	t.Parallel()
-	w := newWorkspace(t, servers.postgres.Get(t), fromFile)
+// outputPage runs the commands that print JSON. Every key that they print stands on
+// the page of the output, and every key of the page in the program.
+func (w *workspace) outputPage() {
+	t := w.t
+	t.Helper()
 	text := page(t, "docs/output.md")
 	documented := map[string]bool{}
 	for _, m := range regexp.MustCompile("`([a-z_]+)`").FindAllStringSubmatch(text, -1) {
@@ -50,8 +49,7 @@ func TestOutputPage(t *testing.T) {
 		}
 		keysOf(doc, false, printed)
 	}
-	see("keyturn init --dry-run --from-service " + w.name + "_api")
-	w.takeOver()
+	see("keyturn --config new.yml init --dry-run --from-service " + w.name + "_api --image " + probeImage)
 	for _, command := range []string{"setup postgres", "version", "plan", "doctor", "rotate orders", "rotate", "rotate NAME-db", "status", "cleanup NAME-db",
 		"rollback --reason x --dry-run NAME-db", "rollback --reason x NAME-db", "adopt NAME-db", "prepare --due", "prepare NAME-db", "plan --due", "audit verify"} {
 		see("keyturn " + strings.ReplaceAll(command, "NAME", w.name))

@@ -104,14 +104,15 @@ func (k *stack) relays() (services []string, running int) {
 // database, one of the rotations killed in the middle: no login fails, and no relay is left.
 func TestThroughSwarm(t *testing.T) {
 	t.Parallel()
-	o := newOverlaid(t, nil)
+	o := newOverlaid(t, map[string]string{"log_statement": "all", "log_min_duration_statement": "0"})
 	k := o.newStack(t)
 	k.ok("adopt", k.name)
 	if out := k.ok("plan", k.name); !strings.Contains(out, "login "+k.name+" → "+k.name+"_a") {
 		t.Errorf("the plan through the Swarm says\n%s", out)
 	}
+	k.rotateWatched()
 	k.ok("rotate", "--wait", k.name)
-	k.done(2)
+	k.done(k.status().Current)
 	k.dieIn("after effect: prepare arm")
 	services, _ := k.relays()
 	if len(services) != 1 {
@@ -147,7 +148,9 @@ func (k *stack) noRelay() {
 	}
 }
 
-// TestThroughSwarmErrors meets what can be in the way of a relay.
+// TestThroughSwarmErrors meets what can be in the way of a relay, and cancels runs
+// that hold one, the second while the database does not answer: they end soon, no
+// relay is left, and the next run goes on.
 func TestThroughSwarmErrors(t *testing.T) {
 	t.Parallel()
 	o := newOverlaid(t, nil)
@@ -176,17 +179,6 @@ func TestThroughSwarmErrors(t *testing.T) {
 			here.noRelay()
 		})
 	}
-	k.ok("prepare", k.name)
-	k.noneFailed()
-}
-
-// TestThroughSwarmCancelled cancels runs that hold a relay, one of them while the
-// database does not answer: they end soon, no relay is left, and the next run goes on.
-func TestThroughSwarmCancelled(t *testing.T) {
-	t.Parallel()
-	o := newOverlaid(t, nil)
-	k := o.newStack(t, "overlap: 1h")
-	k.ok("adopt", k.name)
 	k.start("after effect: prepare put", "prepare", k.name).cancelled(syscall.SIGINT)
 	k.noRelay()
 	k.ok("prepare", k.name)
@@ -197,18 +189,15 @@ func TestThroughSwarmCancelled(t *testing.T) {
 	r.cancelled(syscall.SIGTERM)
 	k.must(o.pg.Resume())
 	k.noRelay()
-	k.ok("rotate", k.name)
-	k.noRelay()
+	k.ok("validate", k.name)
 	k.noneFailed()
 }
 
-// TestThroughSwarmCanary looks for values in all that the engine and the server
+// rotateWatched rotates, and looks for values in all that the engine and the server
 // know of relays.
-func TestThroughSwarmCanary(t *testing.T) {
-	t.Parallel()
-	o := newOverlaid(t, map[string]string{"log_statement": "all", "log_min_duration_statement": "0"})
-	k := o.newStack(t, "overlap: 1h")
-	k.ok("adopt", k.name)
+func (k *stack) rotateWatched() {
+	t := k.t
+	t.Helper()
 	places := map[string]string{}
 	w := startWitness()
 	done := make(chan struct{})

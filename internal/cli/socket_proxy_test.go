@@ -121,8 +121,6 @@ func TestSocketProxy(t *testing.T) {
 	k.ok("adopt", k.name)
 	k.ok("plan", k.name)
 	k.ok("rotate", "--wait", k.name)
-	k.dieIn("after request: POST /services/create")
-	k.goOn()
 	k.ok("rotate", k.name)
 	k.ok("rollback", "--reason", "the test says so", k.name)
 	if out := k.run("doctor", k.name); out.code != 0 {
