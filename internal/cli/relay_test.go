@@ -161,9 +161,11 @@ func TestThroughSwarmErrors(t *testing.T) {
 		code     int
 		words    []string
 	}{
-		"direct":     {"through: swarm", "through: direct", 4, []string{host, "no such host", "through: swarm"}},
-		"unknown":    {"@" + host + ":", "@nowhere.invalid:", 4, []string{"nowhere.invalid", "lookup nowhere.invalid", "from a relay on the network of the services"}},
-		"refused":    {"@" + host + ":" + port, "@" + host + ":1", 4, []string{host + ":1", "connection refused", "from a relay on the network of the services"}},
+		"direct": {"through: swarm", "through: direct", 4, []string{host, "no such host", "through: swarm"}},
+		"unknown": {"@" + host + ":", "@nowhere.invalid:", 4, []string{"nowhere.invalid", "lookup nowhere.invalid", "from a relay on the network of the services",
+			"hint: is the database on a network of the services (" + o.name + "), and is this its name there?"}},
+		"refused": {"@" + host + ":" + port, "@" + host + ":1", 4, []string{host + ":1", "connection refused", "from a relay on the network of the services",
+			"hint: is the server running there, at this port?"}},
 		"image gone": {probeImage, "keyturn-stack:nowhere", 4, []string{"starting a relay", "No such image: keyturn-stack:nowhere", `hint: is the image "keyturn-stack:nowhere" on that node, and is it of Keyturn?`}},
 		"not ours":   {probeImage, loadImage, 4, []string{"starting a relay", "its task is failed", `is the image "keyturn-stack:load" on that node, and is it of Keyturn?`}},
 	} {

@@ -3,6 +3,7 @@ package swarm_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -78,6 +79,33 @@ func TestRelay(t *testing.T) {
 	}
 	s.must(r.Close())
 	s.noRelays()
+}
+
+// What was written before a connection is closed arrives, as it does over TCP.
+func TestRelayClose(t *testing.T) {
+	s := newStage(t)
+	s.serve(s.put(1, "one"), withImage(imagePlain))
+	r := s.target.Relay(s.credential)
+	defer func() { s.must(r.Close()) }()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	s.must(err)
+	defer func() { _ = l.Close() }()
+	for i := range 20 {
+		conn, err := r.Dial(s.ctx(), "tcp", l.Addr().String())
+		s.must(err)
+		there, err := l.Accept()
+		s.must(err)
+		sent := fmt.Sprintf("the last words of connection %d", i)
+		_, err = conn.Write([]byte(sent))
+		s.must(err)
+		s.must(conn.Close())
+		s.must(there.SetReadDeadline(time.Now().Add(10 * time.Second)))
+		got, err := io.ReadAll(there)
+		if err != nil || string(got) != sent {
+			t.Errorf("after Close the other side has %q, %v, want %q", got, err, sent)
+		}
+		_ = there.Close()
+	}
 }
 
 func (s *stage) noRelays() {
