@@ -15,6 +15,7 @@ import (
 	engineapi "github.com/docker/docker/api/types/swarm"
 
 	"github.com/keyturn/keyturn/internal/rotation"
+	"github.com/keyturn/keyturn/internal/target/swarm"
 )
 
 // echo serves on loopback what it is sent, and returns its address.
@@ -79,6 +80,25 @@ func TestRelay(t *testing.T) {
 	}
 	s.must(r.Close())
 	s.noRelays()
+}
+
+// Whoever cannot connect is told what may mend it.
+func TestRelayHints(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		"lookup db: i/o timeout":                   "the services are on no network: attach them to that of the database",
+		"lookup db on 127.0.0.11:53: no such host": "the services are on no network: attach them to that of the database",
+		"connect: connection refused":              "is the server running there, at this port?",
+		"i/o timeout":                              "does the database's host let connections from the network of the services in?",
+		"connect: no route to host":                "",
+	} {
+		if got := swarm.DialHint(text); got != want {
+			t.Errorf("the hint of %q is %q, want %q", text, got, want)
+		}
+	}
+	if got := swarm.DialHint("lookup db: no such host", "back", "front"); !strings.Contains(got, "(back, front)") {
+		t.Errorf("the hint %q does not name the networks", got)
+	}
 }
 
 // What was written before a connection is closed arrives, as it does over TCP.

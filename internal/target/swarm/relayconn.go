@@ -52,10 +52,12 @@ func (e dialError) Unwrap() error {
 }
 
 func (e dialError) hint() string {
+	// A name that no task has is asked of the outside, which may not answer either.
+	unknown := strings.HasPrefix(e.text, "lookup ")
 	switch {
-	case strings.Contains(e.text, "no such host") && len(e.networks) == 0:
+	case unknown && len(e.networks) == 0:
 		return "the services are on no network: attach them to that of the database"
-	case strings.Contains(e.text, "no such host"):
+	case unknown:
 		return "is the database on a network of the services (" + strings.Join(e.networks, ", ") + "), and is this its name there?"
 	case strings.Contains(e.text, "connection refused"):
 		return "is the server running there, at this port?"
