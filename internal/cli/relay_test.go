@@ -34,23 +34,13 @@ func newOverlaid(t testing.TB, settings map[string]string) overlaid {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	k.buildRunner(ctx)
-	made, err := k.client.NetworkCreate(ctx, k.name, network.CreateOptions{Driver: "overlay"})
-	k.must(err)
-	t.Cleanup(func() {
-		for end := time.Now().Add(30 * time.Second); ; time.Sleep(100 * time.Millisecond) {
-			err := k.client.NetworkRemove(context.Background(), made.ID) // its tasks are on their way out
-			if err == nil || time.Now().After(end) {
-				k.must(err)
-				return
-			}
-		}
-	})
+	made := k.overlay(k.name)
 	host := k.name + "_db"
-	_, err = k.engine.CreateService(ctx, swarm.ServiceSpec{
+	_, err := k.engine.CreateService(ctx, swarm.ServiceSpec{
 		Annotations: swarm.Annotations{Name: host},
 		TaskTemplate: swarm.TaskSpec{
 			ContainerSpec: &swarm.ContainerSpec{Image: runnerImage, Command: []string{"sleep", "100000"}},
-			Networks:      []swarm.NetworkAttachmentConfig{{Target: made.ID}},
+			Networks:      []swarm.NetworkAttachmentConfig{{Target: made}},
 		},
 		EndpointSpec: &swarm.EndpointSpec{Mode: swarm.ResolutionModeDNSRR},
 	})
@@ -62,7 +52,25 @@ func newOverlaid(t testing.TB, settings map[string]string) overlaid {
 	k.must(err)
 	netns := fmt.Sprintf("/proc/%d/root/proc/%d/ns/net", k.engine.Pid(), info.State.Pid)
 	pg := testserver.NewPostgres(t, testserver.PostgresOptions{Names: []string{host}, Netns: netns, Settings: settings})
-	return overlaid{pg, made.ID, k.name, netns}
+	return overlaid{pg, made, k.name, netns}
+}
+
+// overlay makes an overlay network and returns its id. It is removed after the
+// services that are made later.
+func (k *stack) overlay(name string) string {
+	k.t.Helper()
+	made, err := k.client.NetworkCreate(context.Background(), name, network.CreateOptions{Driver: "overlay"})
+	k.must(err)
+	k.t.Cleanup(func() {
+		for end := time.Now().Add(30 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+			err := k.client.NetworkRemove(context.Background(), made.ID) // its tasks are on their way out
+			if err == nil || time.Now().After(end) {
+				k.must(err)
+				return
+			}
+		}
+	})
+	return made.ID
 }
 
 // newStack makes a stack whose service is on the overlay network.
@@ -154,6 +162,7 @@ func (k *stack) noRelay() {
 func TestThroughSwarmErrors(t *testing.T) {
 	t.Parallel()
 	o := newOverlaid(t, nil)
+	aside := (&stack{shop: &shop{t: t}, client: stackEngine(t).Client()}).overlay(o.name + "-aside")
 	k := o.newStack(t, "overlap: 1h")
 	k.ok("adopt", k.name)
 	b, err := os.ReadFile(k.config)
@@ -164,9 +173,11 @@ func TestThroughSwarmErrors(t *testing.T) {
 		code     int
 		words    []string
 	}{
-		"direct":     {"through: swarm", "through: direct", 4, []string{host, "no such host", "through: swarm"}},
-		"unknown":    {"@" + host + ":", "@nowhere.invalid:", 4, []string{"nowhere.invalid", "lookup nowhere.invalid", "from a relay on the network of the services"}},
-		"refused":    {"@" + host + ":" + port, "@" + host + ":1", 4, []string{host + ":1", "connection refused", "from a relay on the network of the services"}},
+		"direct": {"through: swarm", "through: direct", 4, []string{host, "no such host", "through: swarm"}},
+		"unknown": {"@" + host + ":", "@nowhere.invalid:", 4, []string{"nowhere.invalid", "lookup nowhere.invalid", "from a relay on the network of the services",
+			"hint: is the database on a network of the services (" + o.name + "), and is this its name there?"}},
+		"refused": {"@" + host + ":" + port, "@" + host + ":1", 4, []string{host + ":1", "connection refused", "from a relay on the network of the services",
+			"hint: is the server running there, at this port?"}},
 		"image gone": {probeImage, "keyturn-stack:nowhere", 4, []string{"starting a relay", "No such image: keyturn-stack:nowhere", `hint: is the image "keyturn-stack:nowhere" on that node, and is it of Keyturn?`}},
 		"not ours":   {probeImage, loadImage, 4, []string{"starting a relay", "its task is failed", `is the image "keyturn-stack:load" on that node, and is it of Keyturn?`}},
 	} {
@@ -191,6 +202,10 @@ func TestThroughSwarmErrors(t *testing.T) {
 	k.noRelay()
 	k.ok("validate", k.name)
 	k.noneFailed()
+	k.change(func(s *swarm.ServiceSpec) { s.TaskTemplate.Networks = []swarm.NetworkAttachmentConfig{{Target: aside}} })
+	k.fails(4, []string{"lookup " + host, "from a relay on the network of the services",
+		"hint: is the database on a network of the services (" + o.name + "-aside), and is this its name there?"}, "cutover", k.name)
+	k.noRelay()
 }
 
 // rotateWatched rotates, and looks for values in all that the engine and the server

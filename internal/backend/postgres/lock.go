@@ -6,11 +6,34 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
 	"github.com/keyturn/keyturn/internal/rotation"
 )
+
+// The session of a run that was killed goes when its server notices, which takes a
+// busy one a moment: so long the lock is asked for again.
+const (
+	lockPatience = 2 * time.Second
+	lockPause    = 100 * time.Millisecond
+)
+
+// tryLock takes the lock, unless somebody holds it.
+func tryLock(ctx context.Context, s *server, key int64) (got bool, err error) {
+	for end := time.Now().Add(lockPatience); ; {
+		err = s.conn.QueryRow(ctx, "select pg_catalog.pg_try_advisory_lock($1::bigint)", key).Scan(&got)
+		if got || err != nil || time.Now().After(end) {
+			return got, err
+		}
+		select {
+		case <-ctx.Done():
+			return false, ctx.Err()
+		case <-time.After(lockPause):
+		}
+	}
+}
 
 // Lock takes an advisory lock on the primary, on a connection of its own,
 // which holds it until unlock or until the connection ends. Its name is the
@@ -32,8 +55,8 @@ func (b *Backend) Lock(ctx context.Context, credential string) (func(context.Con
 		}
 	}
 	key := lockKey(b.settings.Role, credential)
-	var got bool
-	if err = c.primary.conn.QueryRow(ctx, "select pg_catalog.pg_try_advisory_lock($1::bigint)", key).Scan(&got); err != nil {
+	got, err := tryLock(ctx, c.primary, key)
+	if err != nil {
 		c.primary.close()
 		return nil, joined(doing, []error{wrap(c.primary.name, err)})
 	}

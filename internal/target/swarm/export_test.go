@@ -47,3 +47,8 @@ func ExamineCluster(c *swarm.ClusterInfo, nodes []swarm.Node, theirs string, our
 func Place(s swarm.Service, r rotation.Rollout, nodes []swarm.Node, services []swarm.Service, tasks []swarm.Task) string {
 	return place(service{Service: s}, r, nodes, services, tasks)
 }
+
+// DialHint is what may mend why a relay on networks could not connect.
+func DialHint(text string, networks ...string) string {
+	return rotation.HintOf(dialError{text, networks})
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"slices"
@@ -46,6 +47,7 @@ type relayTask struct {
 	name      string   // of the service
 	container string   // id
 	program   []string // the entry point of the image
+	networks  []string // that the container is on, by name
 	anchor    net.Conn
 	gone      chan struct{} // closed when the anchor has ended
 	ended     sync.WaitGroup
@@ -145,7 +147,7 @@ func (r *Relay) start(ctx context.Context) (_ *relayTask, err error) {
 	if task.container, err = t.relayRuns(ctx, made.ID, wake); err != nil {
 		return nil, err
 	}
-	if task.program, err = t.entryPoint(ctx, task.container, len(RelayArgs())); err != nil {
+	if err = t.look(ctx, task, len(RelayArgs())); err != nil {
 		return nil, err
 	}
 	if task.anchor, err = t.exec(ctx, task, "--anchor"); err != nil {
@@ -262,16 +264,26 @@ func (t *Target) relayRuns(ctx context.Context, id string, wake <-chan struct{})
 	}
 }
 
-// entryPoint returns what the image of a container starts, without our arguments.
-func (t *Target) entryPoint(ctx context.Context, container string, ours int) ([]string, error) {
-	c, err := t.engine.ContainerInspect(ctx, container)
+// look notes of a relay's container what its image starts, without our arguments,
+// and where it is.
+func (t *Target) look(ctx context.Context, task *relayTask, ours int) error {
+	c, err := t.engine.ContainerInspect(ctx, task.container)
 	if errdefs.IsNotFound(err) {
-		return nil, rotation.Errorf(rotation.Unknown, "let swarm.host be one manager, and not an address that several share",
+		return rotation.Errorf(rotation.Unknown, "let swarm.host be one manager, and not an address that several share",
 			"its container is not on the engine that was asked")
 	}
 	if err != nil {
-		return nil, fault(err)
+		return fault(err)
 	}
 	words := append([]string{c.Path}, c.Args...)
-	return words[:max(1, len(words)-ours)], nil
+	task.program = words[:max(1, len(words)-ours)]
+	if c.NetworkSettings == nil {
+		return nil
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.NetworkSettings.Networks)) {
+		if name != "bridge" { // where a container is that was put nowhere
+			task.networks = append(task.networks, name)
+		}
+	}
+	return nil
 }

@@ -3,6 +3,7 @@ package swarm_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -14,6 +15,7 @@ import (
 	engineapi "github.com/docker/docker/api/types/swarm"
 
 	"github.com/keyturn/keyturn/internal/rotation"
+	"github.com/keyturn/keyturn/internal/target/swarm"
 )
 
 // echo serves on loopback what it is sent, and returns its address.
@@ -78,6 +80,52 @@ func TestRelay(t *testing.T) {
 	}
 	s.must(r.Close())
 	s.noRelays()
+}
+
+// Whoever cannot connect is told what may mend it.
+func TestRelayHints(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		"lookup db: i/o timeout":                   "the services are on no network: attach them to that of the database",
+		"lookup db on 127.0.0.11:53: no such host": "the services are on no network: attach them to that of the database",
+		"connect: connection refused":              "is the server running there, at this port?",
+		"i/o timeout":                              "does the database's host let connections from the network of the services in?",
+		"connect: no route to host":                "",
+	} {
+		if got := swarm.DialHint(text); got != want {
+			t.Errorf("the hint of %q is %q, want %q", text, got, want)
+		}
+	}
+	if got := swarm.DialHint("lookup db: no such host", "back", "front"); !strings.Contains(got, "(back, front)") {
+		t.Errorf("the hint %q does not name the networks", got)
+	}
+}
+
+// What was written before a connection is closed arrives, as it does over TCP.
+func TestRelayClose(t *testing.T) {
+	s := newStage(t)
+	s.serve(s.put(1, "one"), withImage(imagePlain))
+	r := s.target.Relay(s.credential)
+	defer func() { s.must(r.Close()) }()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	s.must(err)
+	defer func() { _ = l.Close() }()
+	for i := range 20 {
+		conn, err := r.Dial(s.ctx(), "tcp", l.Addr().String())
+		s.must(err)
+		there, err := l.Accept()
+		s.must(err)
+		sent := fmt.Sprintf("the last words of connection %d", i)
+		_, err = conn.Write([]byte(sent))
+		s.must(err)
+		s.must(conn.Close())
+		s.must(there.SetReadDeadline(time.Now().Add(10 * time.Second)))
+		got, err := io.ReadAll(there)
+		if err != nil || string(got) != sent {
+			t.Errorf("after Close the other side has %q, %v, want %q", got, err, sent)
+		}
+		_ = there.Close()
+	}
 }
 
 func (s *stage) noRelays() {

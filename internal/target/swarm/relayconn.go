@@ -27,6 +27,7 @@ const relayReady = "keyturn relay: connected"
 func (t *Target) through(ctx context.Context, task *relayTask, address string) (net.Conn, error) {
 	conn, err := t.exec(ctx, task, "--to", address)
 	if refused, ok := errors.AsType[dialError](err); ok {
+		refused.networks = task.networks
 		return nil, &net.OpError{Op: "dial", Net: "tcp", Addr: relayAddr(address), Err: refused}
 	}
 	if err != nil {
@@ -36,14 +37,38 @@ func (t *Target) through(ctx context.Context, task *relayTask, address string) (
 }
 
 // A dialError is why a relay could not connect, in the words of its network.
-type dialError string
+type dialError struct {
+	text     string
+	networks []string // that the relay is on
+}
 
 func (e dialError) Error() string {
-	return string(e) + " (from a relay on the network of the services)"
+	return e.text + " (from a relay on the network of the services)"
+}
+
+// Unwrap returns the same with its class and what may mend it.
+func (e dialError) Unwrap() error {
+	return rotation.Errorf(rotation.Unknown, e.hint(), "%s", e.Error())
+}
+
+func (e dialError) hint() string {
+	// A name that no task has is asked of the outside, which may not answer either.
+	unknown := strings.HasPrefix(e.text, "lookup ")
+	switch {
+	case unknown && len(e.networks) == 0:
+		return "the services are on no network: attach them to that of the database"
+	case unknown:
+		return "is the database on a network of the services (" + strings.Join(e.networks, ", ") + "), and is this its name there?"
+	case strings.Contains(e.text, "connection refused"):
+		return "is the server running there, at this port?"
+	case e.Timeout():
+		return "does the database's host let connections from the network of the services in?"
+	}
+	return ""
 }
 
 // Timeout and Temporary say that it may be tried again.
-func (e dialError) Timeout() bool   { return strings.Contains(string(e), "timeout") }
+func (e dialError) Timeout() bool   { return strings.Contains(e.text, "timeout") }
 func (e dialError) Temporary() bool { return true }
 
 // relayAddr is an address that was dialled elsewhere.
@@ -76,7 +101,7 @@ func (t *Target) exec(ctx context.Context, task *relayTask, args ...string) (_ n
 	case err == nil && line == relayReady:
 		return c, nil
 	case err == nil:
-		err = dialError(line)
+		err = dialError{text: line}
 	default:
 		// The engine's own words come where the program's would have been.
 		err = rotation.Errorf(rotation.Unknown, fmt.Sprintf("is %q the image of this release of Keyturn?", t.ProbeImage),
@@ -93,18 +118,19 @@ type relayConn struct {
 	attached types.HijackedResponse
 	remote   relayAddr
 
-	said    bytes.Buffer // on the standard error, once copying has ended
-	copying sync.WaitGroup
+	said    bytes.Buffer   // on the standard error, once reading has ended
+	writing sync.WaitGroup // to the exec
+	reading sync.WaitGroup
 	once    sync.Once
 }
 
 // begin copies between the pipe and the exec, until either ends.
 func (c *relayConn) begin() {
-	c.copying.Go(func() {
+	c.writing.Go(func() {
 		_, _ = io.Copy(c.attached.Conn, c.far)
 		_ = c.attached.CloseWrite()
 	})
-	c.copying.Go(func() {
+	c.reading.Go(func() {
 		_, _ = stdcopy.StdCopy(c.far, &c.said, c.attached.Reader)
 		_ = c.far.Close()
 	})
@@ -133,13 +159,17 @@ func (c *relayConn) Close() error {
 	return nil
 }
 
+// stop lets what was written before pass, unless the engine takes nothing any more.
 func (c *relayConn) stop() {
 	c.once.Do(func() {
 		_ = c.Conn.Close()
+		late := time.AfterFunc(relayLast, c.attached.Close)
+		c.writing.Wait()
+		late.Stop()
 		_ = c.far.Close()
 		c.attached.Close()
 	})
-	c.copying.Wait()
+	c.reading.Wait()
 }
 
 // LocalAddr implements [net.Conn].
@@ -152,3 +182,6 @@ var _ net.Conn = (*relayConn)(nil)
 
 // relayIdle is how long a relay lives with nobody in it.
 const relayIdle = 10 * time.Second
+
+// relayLast bounds how long a connection that is closed waits for its last bytes to go.
+const relayLast = time.Second
