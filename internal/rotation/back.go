@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 )
 
 // failed decides what follows from an error before the services were moved, or
@@ -16,12 +17,18 @@ import (
 //   - refused before the services were moved: that says nothing against the new
 //     version, and nothing is undone
 //   - else: everything of the rotation is taken back
+//
+// Whatever it is, a gap that was opened for a move that did not begin is closed.
 func (s *session) failed(ctx context.Context, cause error) error {
+	if errors.Is(cause, ErrLeaseLost) {
+		return cause // what is left is the business of who has the lease now
+	}
+	if err := s.closeGap(ctx, s.phase); err != nil {
+		return errors.Join(err, cause)
+	}
 	switch {
 	case ctx.Err() != nil:
 		return cause
-	case errors.Is(cause, ErrLeaseLost):
-		return cause // what is left is the business of who has the lease now
 	case ClassOf(cause) == Unknown || ClassOf(cause) == Stuck:
 		s.boundAgain(ctx)
 		return cause
@@ -33,7 +40,7 @@ func (s *session) failed(ctx context.Context, cause error) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, undoTime)
 	defer cancel()
-	if err := s.intents(ctx, Rollback, keyReason, cause.Error()); err != nil {
+	if err := s.intents(ctx, Rollback, s.why(cause)...); err != nil {
 		return &Error{Class: Stuck, Hint: "what is true now: keyturn status; to go on: " + s.again(s.phase), Err: errors.Join(cause, err)}
 	}
 	if err := s.back(ctx); err != nil {
@@ -42,6 +49,68 @@ func (s *session) failed(ctx context.Context, cause error) error {
 	s.notef("rolled back: everything of rotation %s was undone", s.id)
 	return &Error{Class: Failed, Hint: HintOf(cause), Text: "rolled back", Err: cause}
 }
+
+// A Cause is why a rotation was taken back, as the intent of the rollback has it.
+type Cause struct {
+	Credential string         `json:"credential"`
+	Phase      Phase          `json:"phase"`
+	Step       string         `json:"step"` // the first that failed
+	At         time.Time      `json:"at"`
+	Healthy    *time.Time     `json:"healthy,omitempty"` // when the services were last seen healthy before it, in this run
+	Error      string         `json:"error"`
+	Found      map[string]any `json:"found,omitempty"`   // by the step
+	LookAt     string         `json:"look_at,omitempty"` // for people
+}
+
+// blame keeps the first failure of a run.
+func (s *session) blame(p Procedure, phase Phase, st Step, found map[string]any, err error) {
+	if s.cause != nil || ctxError(err) || phase == Rollback {
+		return
+	}
+	s.cause = &Cause{Credential: p.Credential(), Phase: phase, Step: st.Name, At: s.now(), Error: err.Error(), Found: found, LookAt: HintOf(err)}
+	if !s.well.IsZero() {
+		well := s.well
+		s.cause.Healthy = &well
+	}
+}
+
+// why is the evidence of a rollback that nobody asked for.
+func (s *session) why(cause error) []any {
+	pairs := []any{keyReason, cause.Error()}
+	if s.cause != nil {
+		pairs = append(pairs, keyCause, s.cause)
+	}
+	return pairs
+}
+
+// closeGap takes back the steps of a phase that opened a gap, also after a
+// cancellation, unless the services began to be moved: then the way out of it is
+// the end of the move.
+func (s *session) closeGap(ctx context.Context, phase Phase) error {
+	ctx, cancel := aside(ctx, gapTime)
+	defer cancel()
+	var errs []error
+	for _, p := range slices.Backward(s.procs) {
+		before, _ := p.Steps(phase)
+		for _, st := range slices.Backward(before) {
+			c := s.view(p)
+			if !st.Gap || c.Open == nil {
+				continue
+			}
+			if moved, _ := c.Open.happened(Move, s.on(p, st)); moved {
+				continue
+			}
+			errs = append(errs, s.undoStep(ctx, p, phase, st))
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return &Error{Class: Stuck, Hint: "services may lack a working version: run it again at once: " + s.again(phase), Err: err}
+	}
+	return nil
+}
+
+// gapTime is how long closing a gap may take: a runner soon kills what it has cancelled.
+const gapTime = 5 * time.Second
 
 // again returns the command that goes on with a phase.
 func (s *session) again(p Phase) string {
@@ -112,9 +181,12 @@ func (s *session) back(ctx context.Context) error {
 	}
 	if s.begun(Move) || s.begun(Beside) {
 		if err := s.shift(ctx, Rollback, "move back", Move); err != nil {
-			return err
+			return errors.Join(s.closeGap(ctx, Rollback), err)
 		}
 		if err := s.unmoved(ctx); err != nil {
+			return err
+		}
+		if err := s.settled(ctx); err != nil {
 			return err
 		}
 	}
@@ -139,8 +211,11 @@ func (s *session) back(ctx context.Context) error {
 // no working version to go back to: the rotation stands where it stood, and can
 // go forward. It returns the cause.
 func (s *session) stay(ctx context.Context, cause error) error {
-	if ctx.Err() != nil || errors.Is(cause, ErrLeaseLost) {
+	if errors.Is(cause, ErrLeaseLost) {
 		return cause
+	}
+	if ctx.Err() != nil {
+		return errors.Join(s.closeGap(ctx, Rollback), cause)
 	}
 	for _, p := range s.procs {
 		if c := s.view(p); c.Open != nil {
@@ -161,6 +236,18 @@ func (s *session) stay(ctx context.Context, cause error) error {
 		records = append(records, s.record(p, Rollback, stepPhase, RecordFailed, "error", cause.Error()))
 	}
 	return errors.Join(cause, s.append(ctx, records...))
+}
+
+// settled walks what a rollback has to do when the services are back.
+func (s *session) settled(ctx context.Context) error {
+	for _, p := range s.procs {
+		if _, after := p.Steps(Rollback); s.view(p).Open != nil {
+			if _, err := s.walk(ctx, p, Rollback, after); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 func waitError(r Result) error {

@@ -23,7 +23,8 @@ type Backend interface {
 	Observe(context.Context, Version) (Standing, error)
 
 	// Arm makes the backend accept the version beside the others, until the
-	// given time if the backend has expiry. Afterwards Observe says Armed or Expiring.
+	// given time if the backend has expiry. Afterwards Observe says Armed or Expiring;
+	// of a [Gapped] backend, Staged.
 	Arm(ctx context.Context, v Version, m Material, until time.Time) error
 
 	// End makes the backend refuse the version everywhere, and ends its
@@ -50,6 +51,14 @@ type Drafter interface {
 	Draft(Version) (Material, error)
 }
 
+// A Recognizer is a [Drafter] whose versions are known by something of the value that is
+// no secret, such as the fingerprint of a public key. Recognize returns the version
+// with its public fields as they are once the value was drafted; they are on the record
+// before the value is put anywhere. The identity stays. It reads only the material.
+type Recognizer interface {
+	Recognize(Version, Material) (Version, error)
+}
+
 // A Minter is a backend that chooses the values itself. Mint is called once for
 // a number that is on the record with its identity; what an interrupted Mint
 // left is found by that identity and ended.
@@ -62,6 +71,32 @@ type Minter interface {
 // activating the version before undoes it.
 type Activator interface {
 	Activate(context.Context, Version) error
+}
+
+// A Gapped backend accepts one version of a credential at a time, as where one
+// login has one password. What is armed is [Staged]: kept ready, refused until it
+// is activated; whatever was accepted before is staged from then on. Between an
+// activation and the end of the move there is a gap, which people must accept.
+type Gapped interface {
+	Activator
+
+	// Gap says in a clause, for people, what fails during the gap.
+	Gap() string
+}
+
+// A Fading backend's versions end by themselves, at a time that [Backend.Observe] tells
+// and nobody can change, as tokens do. Whoever has no value of one cannot end it before:
+// End then returns an error that wraps [ErrLives]. Cleanup waits for that time; what is
+// given up waits for it in the retirement queue.
+type Fading interface {
+	// Life is how long a version lives.
+	Life() time.Duration
+}
+
+// A OneWay backend cannot go back once its half of the cutover is done and services
+// were moved. NoWayBack says why, in a clause for people.
+type OneWay interface {
+	NoWayBack() string
 }
 
 // An Expirer can let a version end by itself, as a net. Expire sets the time;
@@ -107,6 +142,7 @@ type Status string
 // The statuses.
 const (
 	Absent   Status = "absent"   // the backend knows nothing of it
+	Staged   Status = "staged"   // known, and refused until it is activated; see [Gapped]
 	Armed    Status = "armed"    // accepted, with no end set
 	Expiring Status = "expiring" // accepted, until a time
 	Ended    Status = "ended"    // refused
@@ -130,4 +166,8 @@ type Use struct {
 	// left alone on purpose and runs no task. It keeps an object from being
 	// removed, and a version from nothing.
 	Idle bool `json:"idle,omitempty"`
+
+	// Hint says how to end the use, where it is not by deploying what names the new
+	// version.
+	Hint string `json:"-"`
 }

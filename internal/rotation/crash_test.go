@@ -1,6 +1,7 @@
 package rotation_test
 
 import (
+	"os"
 	"testing"
 
 	"github.com/keyturn/keyturn/internal/rotation"
@@ -18,6 +19,7 @@ type shape func(*rotationtest.World) rotation.Backend
 func drafted(w *rotationtest.World) rotation.Backend   { return w.Drafted("orders") }
 func minted(w *rotationtest.World) rotation.Backend    { return w.Minted("orders") }
 func activated(w *rotationtest.World) rotation.Backend { return w.Activated("orders") }
+func replacing(w *rotationtest.World) rotation.Backend { return w.Replacing("orders") }
 
 // fresh returns a scenario of one credential, without a version yet, for a
 // service with three tasks.
@@ -35,7 +37,11 @@ func fresh(backend shape, mounts rotation.Mounts, acts ...rotationtest.Act) *rot
 // adopted returns the same with a version 1 that the service reads already.
 func adopted(backend shape, mounts rotation.Mounts, acts ...rotationtest.Act) *rotationtest.Scenario {
 	s := fresh(backend, mounts, acts...)
-	if err := s.Adopt(s.World.Running("orders", "orders_a", fields, "api")); err != nil {
+	login := "orders_a"
+	if _, one := backend(s.World).(rotation.Gapped); one {
+		login = "orders"
+	}
+	if err := s.Adopt(s.World.Running("orders", login, fields, "api")); err != nil {
 		panic(err)
 	}
 	return s
@@ -50,8 +56,11 @@ func cycles(n int) (acts []rotationtest.Act) {
 
 // Two rotations in a row from an adopted version.
 func TestCrashMatrix(t *testing.T) {
-	for name, shape := range map[string]shape{"drafted": drafted, "minted": minted, "activated": activated} {
+	for name, shape := range map[string]shape{"drafted": drafted, "minted": minted, "activated": activated, "replacing": replacing} {
 		for _, mounts := range []rotation.Mounts{rotation.Switch, rotation.Dual} {
+			if mounts == rotation.Dual && name != "drafted" && os.Getenv("KEYTURN_CRASH") != "all" {
+				continue // what is mounted beside hangs on no backend
+			}
 			t.Run(name+" "+string(mounts), func(t *testing.T) {
 				t.Parallel()
 				rotationtest.CrashMatrix(t, func() *rotationtest.Scenario { return adopted(shape, mounts, cycles(2)...) })
@@ -62,14 +71,18 @@ func TestCrashMatrix(t *testing.T) {
 
 func TestCrashMatrixOfTheFirstVersion(t *testing.T) {
 	t.Parallel()
-	rotationtest.CrashMatrix(t, func() *rotationtest.Scenario { return fresh(drafted, rotation.Switch, cycles(1)...) })
+	for name, shape := range map[string]shape{"drafted": drafted, "replacing": replacing} {
+		t.Run(name, func(t *testing.T) {
+			rotationtest.CrashMatrix(t, func() *rotationtest.Scenario { return fresh(shape, rotation.Switch, cycles(1)...) })
+		})
+	}
 }
 
 // The way back: the next version makes tasks unhealthy, and later somebody asks
 // for it while the overlap lasts; then a rotation goes through.
 func TestCrashMatrixOfTheWayBack(t *testing.T) {
-	for name, shape := range map[string]shape{"drafted": drafted, "minted": minted, "activated": activated} {
-		mounts := map[string]rotation.Mounts{"drafted": rotation.Dual, "minted": rotation.Switch, "activated": rotation.Switch}[name]
+	for name, shape := range map[string]shape{"drafted": drafted, "minted": minted, "activated": activated, "replacing": replacing} {
+		mounts := map[string]rotation.Mounts{"drafted": rotation.Dual, "minted": rotation.Switch, "activated": rotation.Switch, "replacing": rotation.Switch}[name]
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			sick := func(on bool) func(*rotationtest.World) {

@@ -19,6 +19,7 @@ type Credential struct {
 	OverlapUntil time.Time // until when the previous version stays valid
 	LastSuccess  time.Time // when the last cutover (or the adoption) was done
 	Queue        []Parked  // what could not be ended or removed yet
+	Revoked      []int     // numbers of versions that were ended at once
 
 	Holder   Holder // of the last lease on record
 	Released bool   // that lease was given back

@@ -45,6 +45,7 @@ type Options struct {
 	Reason   string // of a rollback
 	TakeOver bool   // take a lease from a holder that may be alive
 	Plan     string // hash of the plan that was approved
+	Approval any    // who approved it and how that is known, in a form that has JSON; nil: nobody was asked
 }
 
 // A Summary says what a run of a phase came to.
@@ -83,6 +84,8 @@ type session struct {
 	asides map[string]map[string]any // what was found while drafting, for the intent
 	passed map[string]error          // at cleanup: credentials that nothing can be done for now, and why
 	id     string                    // of the rotation
+	well   time.Time                 // when the services were last seen healthy
+	cause  *Cause                    // the first failure
 	out    Summary
 }
 

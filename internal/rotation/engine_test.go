@@ -2,6 +2,7 @@ package rotation_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -199,6 +200,63 @@ func TestUnhealthyAtCutover(t *testing.T) {
 			})
 		})
 	}
+}
+
+// The record of a rollback says why: the step that failed first, what it found, and when
+// the services were last seen healthy.
+func TestWhyOfARollback(t *testing.T) {
+	in(t, rotation.Switch, func(t *testing.T, s *rotationtest.Scenario) {
+		must(t, s, rotation.Prepare, rotation.Validate)
+		s.World.Unhealthy("api", 2, true)
+		_, err := do(s, rotation.Cutover)
+		wantClass(t, "cutover", err, rotation.Failed)
+		why := causes(t, s)
+		if len(why) != 1 {
+			t.Fatalf("%d causes on the record, want 1", len(why))
+		}
+		c := why[0]
+		if c.Credential != "orders" || c.Phase != rotation.Cutover || c.Step != "move" || !strings.Contains(err.Error(), c.Error) {
+			t.Errorf("cause is %+v, want the move of the cutover, and its error %v", c, err)
+		}
+		if c.Healthy == nil || c.Healthy.After(c.At) {
+			t.Errorf("last healthy %v, failed %v", c.Healthy, c.At)
+		}
+		if found := fmt.Sprint(c.Found["services"]); !strings.Contains(found, "api") {
+			t.Errorf("found %v, want the service", c.Found)
+		}
+		if err := s.End(); err != nil {
+			t.Error(err)
+		}
+	})
+	in(t, rotation.Switch, func(t *testing.T, s *rotationtest.Scenario) { // nothing was seen healthy yet
+		s.World.Expect(rotationtest.Plan{Call: "arm", How: rotationtest.FailBefore})
+		_, err := do(s, rotation.Prepare)
+		wantClass(t, "prepare", err, rotation.Failed)
+		if why := causes(t, s); len(why) != 1 || why[0].Phase != rotation.Prepare || why[0].Step != "arm" || why[0].Healthy != nil {
+			t.Errorf("causes are %+v, want the arming", why)
+		}
+	})
+	in(t, rotation.Switch, func(t *testing.T, s *rotationtest.Scenario) { // asked for: no failure
+		must(t, s, rotation.Prepare, rotation.Validate, rotation.Cutover, rotation.Rollback)
+		if why := causes(t, s); len(why) != 0 {
+			t.Errorf("a rollback that was asked for has the cause %+v", why)
+		}
+	})
+}
+
+func causes(t *testing.T, s *rotationtest.Scenario) []rotation.Cause {
+	t.Helper()
+	var out []rotation.Cause
+	for _, r := range s.Journal.All() {
+		if text, ok := r.Evidence["cause"]; ok {
+			var c rotation.Cause
+			if err := json.Unmarshal(text, &c); err != nil {
+				t.Fatal(err)
+			}
+			out = append(out, c)
+		}
+	}
+	return out
 }
 
 // A move whose end nobody can tell is neither undone nor forgotten.

@@ -77,10 +77,11 @@ func HintOf(err error) string {
 	return ""
 }
 
-// Errors that targets and leases wrap.
+// Errors that targets, backends and leases wrap.
 var (
 	ErrInUse     = errors.New("still in use")
 	ErrUnhealthy = errors.New("unhealthy after the move")
+	ErrLives     = errors.New("it ends by itself, and not before")
 	ErrLeaseLost = errors.New("the lease was taken over")
 
 	// ErrRejected is wrapped by backends that will not have a value: it is

@@ -9,7 +9,7 @@ import (
 
 // Hard problems 4 and 42: every call goes wrong once, in every way.
 func TestFaultMatrix(t *testing.T) {
-	for name, shape := range map[string]shape{"drafted": drafted, "minted": minted, "activated": activated} {
+	for name, shape := range map[string]shape{"drafted": drafted, "minted": minted, "activated": activated, "replacing": replacing} {
 		for _, mounts := range []rotation.Mounts{rotation.Switch, rotation.Dual} {
 			for leaser, of := range leasers {
 				if leaser == "journal" && name != "drafted" {

@@ -13,6 +13,16 @@ import (
 type JournalLeaser struct {
 	Journal Journal
 	Now     func() time.Time // nil means time.Now
+
+	// Kept, if set, is told that a lease may be left behind: the journal did not take
+	// that it was given back, or it is not known whether it was taken.
+	Kept func()
+}
+
+func (j *JournalLeaser) kept() {
+	if j.Kept != nil {
+		j.Kept()
+	}
 }
 
 func (j *JournalLeaser) now() time.Time {
@@ -52,6 +62,9 @@ func (j *JournalLeaser) Acquire(ctx context.Context, credential string, want Hol
 		return []Record{r}, nil
 	})
 	if err != nil {
+		if busy := (*BusyError)(nil); !errors.As(err, &busy) {
+			j.kept()
+		}
 		return nil, err
 	}
 	return &journalLease{leaser: j, credential: credential, holder: want, seen: last}, nil
@@ -94,6 +107,7 @@ func (l *journalLease) Release(ctx context.Context) error {
 			Status: RecordNote, Evidence: evidence(keyEpoch, l.holder.Epoch)}}, nil
 	})
 	if err != nil {
+		l.leaser.kept()
 		return fmt.Errorf("releasing the lease of %q: %w", l.credential, err)
 	}
 	return nil

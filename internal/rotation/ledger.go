@@ -49,6 +49,9 @@ func (l *Ledger) Credential(name string) Credential {
 // Names returns the names of the credentials on record, sorted.
 func (l *Ledger) Names() []string { return slices.Sorted(maps.Keys(l.credentials)) }
 
+// Last returns the sequence number of the last record that was taken.
+func (l *Ledger) Last() int64 { return l.last }
+
 // Clone returns a ledger that shares nothing with l.
 func (l *Ledger) Clone() *Ledger {
 	out := NewLedger()
@@ -74,7 +77,12 @@ const (
 	keyOverlap = "overlap_until" // RFC 3339
 	keyParked  = "parked"        // a Parked
 	keyReason  = "reason"
+	keyCause   = "cause"   // a Cause
+	keyRevoked = "revoked" // numbers
 )
+
+// KeyApproval is the evidence of who approved what an intent begins.
+const KeyApproval = "approval"
 
 // The names of records that are not steps of a procedure.
 const (
@@ -89,6 +97,8 @@ const (
 	stepMove    = "move"
 	stepMount   = "mount"
 	stepAdopt   = "adopt"
+	stepRevoke  = "revoke" // versions are about to be ended at once (evidence: reason, revoked)
+	stepEnded   = "ended"  // and what came of it
 )
 
 // Apply takes a record into the ledger, or returns an error of class Refused
@@ -134,7 +144,7 @@ func apply(c *Credential, r Record) error {
 		}
 		return nil
 	}
-	own := r.Step == stepPark || r.Step == stepSettled || r.Step == stepRetry || r.Step == stepForce
+	own := r.Step == stepPark || r.Step == stepSettled || r.Step == stepRetry || r.Step == stepForce || r.Step == stepRevoke
 	if r.Status == RecordNote && !own {
 		return nil
 	}
@@ -170,6 +180,8 @@ func applyOwn(c *Credential, r Record) error {
 		return nil
 	case stepRetry:
 		return nil
+	case stepRevoke:
+		return applyRevoke(c, r)
 	}
 	return applyQueue(c, r)
 }

@@ -106,6 +106,7 @@ func (s *session) makeMove(ctx context.Context, phase Phase, step Step, g *group
 	}
 	err = fmt.Errorf("%s: %s: %w", gerund(phase), name, err)
 	for _, p := range g.procs {
+		s.blame(p, phase, step, map[string]any{"services": report.Services}, err)
 		rec := s.recordOf(p, phase, step, RecordFailed, "services", report.Services, "ms", s.now().Sub(begun).Milliseconds(), "error", err.Error())
 		if ferr := s.append(ctx, rec); ferr != nil {
 			err = errors.Join(err, ferr)

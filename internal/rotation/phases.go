@@ -154,6 +154,14 @@ func (s *session) intents(ctx context.Context, phase Phase, pairs ...any) error 
 	return s.append(ctx, records...)
 }
 
+// approval is what an intent says of who approved it.
+func (s *session) approval() []any {
+	if s.opt.Approval == nil {
+		return nil
+	}
+	return []any{KeyApproval, s.opt.Approval}
+}
+
 // complete records that a phase is done for every credential it was not done for.
 func (s *session) complete(ctx context.Context, phase Phase, pairs ...any) error {
 	var records []Record
@@ -213,21 +221,25 @@ func (s *session) mountAgain(ctx context.Context) error {
 }
 
 func (s *session) cutover(ctx context.Context) error {
-	if err := s.intents(ctx, Cutover); err != nil {
+	if err := s.intents(ctx, Cutover, s.approval()...); err != nil {
 		return err
 	}
-	waits, err := s.each(ctx, Cutover, true)
-	if err != nil {
-		return s.failed(ctx, err)
-	}
-	if waits {
-		return nil
+	// The backends' halves come last, of all credentials together: what they cost
+	// is over with the move.
+	for _, part := range []pick{beforeActivation, fromActivation} {
+		waits, err := s.each(ctx, Cutover, part)
+		if err != nil {
+			return s.failed(ctx, err)
+		}
+		if waits {
+			return s.closeGap(ctx, Cutover)
+		}
 	}
 	if err := s.shift(ctx, Cutover, stepMove, Move); err != nil {
 		return s.failed(ctx, err)
 	}
 	// The services are on the new version: from here on the way is forward.
-	if waits, err = s.each(ctx, Cutover, false); err != nil || waits {
+	if waits, err := s.each(ctx, Cutover, afterMove); err != nil || waits {
 		return s.forward(err)
 	}
 	var records []Record
@@ -262,17 +274,30 @@ func (s *session) overlap(p Procedure) time.Duration {
 	return 0
 }
 
-// each walks the steps before or after the move for every credential that needs them.
-func (s *session) each(ctx context.Context, phase Phase, before bool) (waits bool, err error) {
+// A pick is a part of a phase's steps.
+type pick func(before, after []Step) []Step
+
+func beforeActivation(before, _ []Step) []Step { return before[:activation(before)] }
+
+func fromActivation(before, _ []Step) []Step { return before[activation(before):] }
+
+func afterMove(_, after []Step) []Step { return after }
+
+// activation returns where the backend's half begins.
+func activation(steps []Step) int {
+	if i := slices.IndexFunc(steps, func(st Step) bool { return st.Effect == Activate }); i >= 0 {
+		return i
+	}
+	return len(steps)
+}
+
+// each walks a part of the steps for every credential that needs them.
+func (s *session) each(ctx context.Context, phase Phase, part pick) (waits bool, err error) {
 	for _, p := range s.procs {
 		if s.done(s.view(p)) {
 			continue
 		}
-		steps, after := p.Steps(phase)
-		if !before {
-			steps = after
-		}
-		r, err := s.walk(ctx, p, phase, steps)
+		r, err := s.walk(ctx, p, phase, part(p.Steps(phase)))
 		if err != nil {
 			return false, err
 		}
@@ -285,7 +310,7 @@ func (s *session) each(ctx context.Context, phase Phase, before bool) (waits boo
 }
 
 func (s *session) rollback(ctx context.Context) error {
-	if err := s.intents(ctx, Rollback, keyReason, s.opt.Reason); err != nil {
+	if err := s.intents(ctx, Rollback, append(s.approval(), keyReason, s.opt.Reason)...); err != nil {
 		return err
 	}
 	return s.halfway(s.back(ctx))

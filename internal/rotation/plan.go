@@ -44,6 +44,13 @@ type CredentialPlan struct {
 	Next       Phase    `json:"next"`
 	Moved      bool     `json:"moved,omitempty"`   // services were moved by the open rotation
 	Command    []string `json:"command,omitempty"` // what runs after a move, if anything does
+	Gap        string   `json:"gap,omitempty"`     // what fails for a time at the cutover, which was accepted
+
+	// Overwrites says that the target holds one version: the cutover puts the next one
+	// over it, and there is no way back but forward.
+	Overwrites bool `json:"overwrites,omitempty"`
+
+	Noun string `json:"-"` // what the backend's versions are, such as "login"
 
 	Public  map[string]string `json:"-"` // what the next version says in public
 	Overlap time.Duration     `json:"-"` // written as overlap_ms
@@ -88,6 +95,20 @@ type Describer interface {
 // rotation, and which is no reason not to make it. It reads only.
 type Warner interface {
 	Warnings(ctx context.Context, credential string) ([]string, error)
+}
+
+// A Nouner is a backend whose versions are no logins, and says what they are, such as
+// "deploy key".
+type Nouner interface {
+	Noun() string
+}
+
+// NounOf returns what the versions of a backend are: logins, unless it says otherwise.
+func NounOf(b Backend) string {
+	if n, ok := b.(Nouner); ok {
+		return n.Noun()
+	}
+	return "login"
 }
 
 // A Namer is a target that knows the names of the objects a version will have.
@@ -153,8 +174,12 @@ func (s *Standard) plan(ctx context.Context, c Credential, back bool) Credential
 	if r, ok := s.Target.(Restarter); ok {
 		p.Command = r.RestartCommand(s.Name)
 	}
+	p.Noun = NounOf(s.Backend)
+	p.Overwrites = s.Target.Traits().OneVersion
 	for _, o := range last.Objects {
-		p.Removes = append(p.Removes, o.Name)
+		if !p.Overwrites { // else what is there by that name is the next one's
+			p.Removes = append(p.Removes, o.Name)
+		}
 	}
 	slices.Sort(p.Removes)
 	s.planReads(&p)
@@ -212,9 +237,9 @@ func (s *Standard) warn(ctx context.Context, p *CredentialPlan) {
 		p.Warnings = append(p.Warnings, fmt.Sprintf("expiry: strict: services that still use version %d when its time runs out lose their login, "+
 			"for its expiry is not put off", p.From))
 	}
-	if s.Policy.AcceptGap && s.Target.Traits().OneVersion {
-		p.Warnings = append(p.Warnings, "accept-gap: the target holds one value at a time: from the moment it is overwritten until "+
-			"the backend takes the new value and the services read it, they hold none that works")
+	if gap := s.gap(); gap != "" && s.Policy.AcceptGap {
+		p.Gap = gap
+		p.Warnings = append(p.Warnings, "accept-gap: "+gap)
 	}
 }
 

@@ -7,8 +7,9 @@ import (
 )
 
 // parks reports whether what an error speaks of goes to the retirement queue:
-// something still uses it, which is neither a failure nor a reason to forget it.
-func parks(err error) bool { return errors.Is(err, ErrInUse) }
+// something still uses it, or it ends by itself later, which is neither a failure nor a
+// reason to forget it.
+func parks(err error) bool { return errors.Is(err, ErrInUse) || errors.Is(err, ErrLives) }
 
 // park records what could not be ended or removed yet.
 func (s *session) park(ctx context.Context, p Procedure, item Parked) error {

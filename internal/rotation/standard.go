@@ -85,7 +85,7 @@ func (s *Standard) Steps(p Phase) (before, after []Step) {
 		return []Step{
 			{Name: "probe", Do: s.validateProbe},
 			{Name: "rights", Do: s.compare},
-			{Name: "healthy", Do: s.healthy},
+			{Name: "healthy", Healthy: true, Do: s.healthy},
 		}, nil
 	case Cutover:
 		return s.cutoverSteps()
@@ -97,10 +97,7 @@ func (s *Standard) Steps(p Phase) (before, after []Step) {
 			{Name: "remove", Effect: Remove, On: LastVersion, Do: s.removeLast},
 		}, nil
 	case Rollback:
-		return []Step{
-			{Name: "lift expiry", Effect: Bound, On: LastVersion, Do: s.liftLast, Undo: s.expireAgain},
-			{Name: "probe old", On: LastVersion, Do: s.probeLast},
-		}, nil
+		return s.rollbackSteps()
 	}
 	return nil, nil
 }
@@ -121,8 +118,11 @@ func (s *Standard) prepareSteps() []Step {
 }
 
 func (s *Standard) cutoverSteps() (before, after []Step) {
-	before = append(before, Step{Name: "healthy", Do: s.stillHealthy})
+	before = append(before, Step{Name: "healthy", Healthy: true, Do: s.stillHealthy})
 	if s.Target.Traits().OneVersion {
+		if _, ok := s.Backend.(Recognizer); ok {
+			before = append(before, Step{Name: "draft", Do: s.redraft})
+		}
 		before = append(before, Step{Name: "overwrite", Effect: Put, Do: s.overwrite})
 	} else {
 		before = append(before,
@@ -130,12 +130,28 @@ func (s *Standard) cutoverSteps() (before, after []Step) {
 			Step{Name: "probe", Do: s.cutoverProbe})
 	}
 	if _, ok := s.Backend.(Activator); ok {
-		before = append(before, Step{Name: "activate", Effect: Activate, Do: s.activate, Undo: s.deactivate})
+		before = append(before, Step{Name: stepActivate, Effect: Activate, Gap: s.gapped(), Do: s.activate, Undo: s.deactivate})
+	}
+	if s.gapped() {
+		before = append(before, Step{Name: "probe new", Do: s.probeActivated})
+		after = append(after, Step{Name: "gap", Do: s.measureGap})
 	}
 	if _, ok := s.Backend.(Expirer); ok && !s.Target.Traits().OneVersion {
 		after = append(after, Step{Name: "expire old", Effect: Bound, On: LastVersion, Do: s.expireLast})
 	}
 	return before, after
+}
+
+func (s *Standard) rollbackSteps() (before, after []Step) {
+	if o, ok := s.Backend.(OneWay); ok {
+		before = append(before, Step{Name: "way back", On: LastVersion, Do: s.noWayBack(o)})
+	}
+	before = append(before, Step{Name: "lift expiry", Effect: Bound, On: LastVersion, Do: s.liftLast, Undo: s.expireAgain})
+	if s.gapped() { // else the old version is accepted all the time, and activated when services read it again
+		before = append(before, Step{Name: stepActivate, Effect: Activate, Gap: true, On: LastVersion, Do: s.activateLast, Undo: s.activateAgain})
+		after = append(after, Step{Name: "gap", On: LastVersion, Do: s.measureGap})
+	}
+	return append(before, Step{Name: "probe old", On: LastVersion, Do: s.probeLast}), after
 }
 
 // Shifts implements [Procedure].
@@ -183,6 +199,9 @@ func (s *Standard) Settle(ctx context.Context, c Credential) (Verdict, error) {
 	if err != nil {
 		return Undecided, err
 	}
+	if holding.Complete && standing.Status == Staged {
+		return Keep, nil // stored, then staged, by one process: it can be tried when it is activated
+	}
 	if !holding.Complete || standing.Status != Armed && standing.Status != Expiring {
 		return Discard, nil
 	}
@@ -197,14 +216,6 @@ func (s *Standard) Settle(ctx context.Context, c Credential) (Verdict, error) {
 		return Discard, nil
 	}
 	return Undecided, nil
-}
-
-// errGap says that a target or a backend has room for one value only.
-func (s *Standard) errGap() error {
-	if s.Target.Traits().OneVersion && !s.Policy.AcceptGap {
-		return Errorf(Refused, "accept it with accept-gap: true", "the target holds one value at a time: there is a moment with none that works")
-	}
-	return nil
 }
 
 func (s *Standard) now() time.Time {
@@ -288,6 +299,9 @@ func (s *Standard) stillHealthy(ctx context.Context, c Credential) (Result, erro
 // healthy waits until the services are well and nobody changes them. What is in
 // the way of that says nothing against the new version: it is not taken back.
 func (s *Standard) healthy(ctx context.Context, c Credential) (Result, error) {
+	if revoked(c, c.Last()) {
+		return Result{Evidence: map[string]any{"services": "not looked at: what they use was revoked"}}, nil
+	}
 	limit := s.Policy.ProbeTimeout
 	if limit == 0 {
 		limit = 30 * time.Second

@@ -1,6 +1,7 @@
 package rotation
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -80,41 +81,36 @@ func (s *Standard) rebound(ctx context.Context, c Credential, _ json.RawMessage)
 	return e.Expire(ctx, c.Next(), s.now().Add(s.Policy.Bound))
 }
 
-func (s *Standard) activate(ctx context.Context, c Credential) (Result, error) {
-	return Result{}, s.Backend.(Activator).Activate(ctx, c.Next())
-}
-
-func (s *Standard) deactivate(ctx context.Context, c Credential, _ json.RawMessage) error {
-	if c.Last().Number == 0 {
-		return nil
-	}
-	return s.Backend.(Activator).Activate(ctx, c.Last())
-}
-
-// overwrite is the cutover of a target that holds one value: drafted, armed and
-// put in one step, so that the value never rests anywhere else. There is no way
+// overwrite is the cutover of a target that holds one value: drafted (or minted), put
+// and armed in one step, so that the value never rests anywhere else. There is no way
 // back but forward: an interrupted one is done again with a fresh value.
 func (s *Standard) overwrite(ctx context.Context, c Credential) (Result, error) {
 	next := c.Next()
 	if r, ok := c.Open.Step(Cutover, "overwrite", next.Number); ok && r.Done {
 		return Result{Observed: true}, nil
 	}
-	drafter, ok := s.Backend.(Drafter)
+	minter, minted := s.Backend.(Minter)
+	m, ok := s.material[next.Number]
+	var err error
 	if !ok {
-		return Result{}, fmt.Errorf("the backend drafts no values")
-	}
-	m, err := drafter.Draft(next)
-	if err != nil {
-		return Result{}, err
+		if minted {
+			next, err = s.mintNext(ctx, minter, next)
+		} else {
+			next, err = s.draftNext(next)
+		}
+		if err != nil {
+			return Result{}, err
+		}
+		m = s.material[next.Number]
 	}
 	defer m.Wipe()
+	defer delete(s.material, next.Number)
 	begun := s.now()
-	if next, err = s.keep(next, m); err != nil {
-		return Result{}, err
-	}
-	delete(s.material, next.Number)
 	if next, err = s.Target.Put(ctx, next, m); err != nil {
 		return Result{}, Classify(Stuck, "run it again at once: keyturn cutover "+c.Name, err)
+	}
+	if minted { // it was accepted from its birth on
+		return Result{Version: &next}, nil
 	}
 	if err := s.Backend.Arm(ctx, next, m, time.Time{}); err != nil {
 		return Result{}, Classify(Stuck, "run it again at once: keyturn cutover "+c.Name, err)
@@ -122,11 +118,28 @@ func (s *Standard) overwrite(ctx context.Context, c Credential) (Result, error) 
 	return Result{Version: &next, Evidence: map[string]any{"gap_ms": s.now().Sub(begun).Milliseconds()}}, nil
 }
 
+// redraft drafts what overwrites, where a version is known by its value: that is on the
+// record before anything hears of it. What a run that was cut off may have armed is in
+// no hand of ours, and ended.
+func (s *Standard) redraft(ctx context.Context, c Credential) (Result, error) {
+	next := c.Next()
+	if r, ok := c.Open.Step(Cutover, "overwrite", next.Number); ok && r.Done {
+		return Result{Observed: true}, nil
+	}
+	if len(next.Fingerprints) > 0 {
+		if err := s.Backend.End(ctx, next, ToDiscard); err != nil {
+			return Result{}, err
+		}
+	}
+	next, err := s.draftNext(next)
+	return Result{Version: &next, Evidence: map[string]any{"public": next.Public}}, err
+}
+
 // expireLast sets the fail-safe: if nobody ever cleans up, the previous version
 // ends by itself when overlap and grace are over.
 func (s *Standard) expireLast(ctx context.Context, c Credential) (Result, error) {
 	last := c.Last()
-	if last.Number == 0 {
+	if last.Number == 0 || revoked(c, last) {
 		return Result{Observed: true}, nil
 	}
 	until := s.now().Add(s.Policy.Overlap + s.Policy.Grace).UTC()
@@ -159,7 +172,7 @@ func (s *Standard) Tend(ctx context.Context, c Credential) (Result, error) {
 			Hint: "services may still be rolled back; to go on now: keyturn cleanup --force REASON " + c.Name}, nil
 	case len(uses.services) > 0:
 		return Result{Outcome: Waiting, For: "services that still use version " + fmt.Sprint(last.Number) + ": " + strings.Join(uses.services, ", "),
-			Hint: "deploy the stack file that names the new secret", Evidence: evidence}, nil
+			Hint: uses.hint, Evidence: evidence}, nil
 	case len(stale) > 0:
 		return Result{Outcome: Waiting, For: "the stack file, which would bring version " + fmt.Sprint(last.Number) + " back: " + strings.Join(stale, "; "),
 			Hint:     "keyturn status " + c.Name + " prints the change; or, without it: keyturn cleanup --force REASON " + c.Name,
@@ -180,30 +193,40 @@ func (s *Standard) stale(c Credential) []string {
 	return s.Blueprint(c.Next())
 }
 
-type useList struct{ services, sessions []string }
+type useList struct {
+	services, sessions []string
+	hint               string    // how to end the use by services
+	until              time.Time // when a version that cannot be ended before ends by itself
+}
 
 // uses returns who still holds on to a version.
 func (s *Standard) uses(ctx context.Context, v Version) (out useList, err error) {
-	if out.services, err = s.readers(ctx, v); err != nil {
+	if out.services, out.hint, err = s.readers(ctx, v); err != nil {
 		return out, err
 	}
 	standing, err := s.Backend.Observe(ctx, v)
 	for _, u := range standing.Uses {
 		out.sessions = append(out.sessions, strings.TrimSpace(u.Name+" "+u.Detail))
 	}
+	if _, ok := s.Backend.(Fading); ok && standing.Status == Expiring {
+		out.until = standing.Until
+	}
 	return out, err
 }
 
-// readers returns the specs and tasks that read a version. A previous spec is
-// no use that anybody must act on (removal moves it on), nor is an idle one.
-func (s *Standard) readers(ctx context.Context, v Version) (out []string, err error) {
+// readers returns the specs and tasks that read a version, and how to end that. A
+// previous spec is no use that anybody must act on (removal moves it on), nor is an
+// idle one.
+func (s *Standard) readers(ctx context.Context, v Version) (out []string, hint string, err error) {
+	hint = "deploy the stack file that names the new secret"
 	h, err := s.Target.Observe(ctx, v)
 	for _, u := range h.Uses {
 		if u.Kind != "previous-spec" && !u.Idle {
 			out = append(out, strings.TrimSpace(u.Kind+" "+u.Name+" "+u.Detail))
+			hint = cmp.Or(u.Hint, hint)
 		}
 	}
-	return out, err
+	return out, hint, err
 }
 
 // renew lengthens the fail-safe of a version that is still used, never shortens
@@ -244,9 +267,12 @@ func (s *Standard) ready(ctx context.Context, c Credential) (Result, error) {
 	}
 	if len(uses.services) > 0 {
 		return Result{Outcome: Waiting, For: "services that use version " + fmt.Sprint(last.Number) + " again: " + strings.Join(uses.services, ", "),
-			Hint: "deploy the stack file that names the new secret"}, nil
+			Hint: uses.hint}, nil
 	}
-	if !s.Target.Traits().Unprobeable {
+	if uses.until.After(s.now()) {
+		return Result{Outcome: Waiting, For: fmt.Sprintf("version %d, which ends by itself", last.Number), Until: uses.until}, nil
+	}
+	if !s.Target.Traits().Unprobeable && !revoked(c, c.Next()) && !s.faded(ctx, c.Next()) {
 		if r := s.probeUntil(ctx, c.Next()); r.Answer != Alive {
 			return Result{}, Errorf(Unknown, "run it again when it does: keyturn cleanup "+c.Name,
 				"the current version %d does not answer (%s): the one before it is kept", c.Next().Number, r.Reason)

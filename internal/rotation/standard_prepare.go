@@ -30,16 +30,29 @@ func (s *Standard) draft(_ context.Context, c Credential) (Result, error) {
 	if len(next.Fingerprints) > 0 {
 		return Result{Observed: true}, nil // the value is where an earlier run put it
 	}
-	drafter, ok := s.Backend.(Drafter)
-	if !ok {
-		return Result{}, errors.New("the backend neither drafts nor mints values")
-	}
-	m, err := drafter.Draft(next)
+	next, err := s.draftNext(next)
 	if err != nil {
 		return Result{}, err
 	}
-	next, err = s.keep(next, m)
-	return Result{Version: &next}, err
+	return Result{Version: &next}, nil
+}
+
+// draftNext drafts the value of a version, holds it, and notes what it is known by.
+func (s *Standard) draftNext(v Version) (Version, error) {
+	drafter, ok := s.Backend.(Drafter)
+	if !ok {
+		return v, errors.New("the backend neither drafts nor mints values")
+	}
+	m, err := drafter.Draft(v)
+	if err != nil {
+		return v, err
+	}
+	if r, ok := s.Backend.(Recognizer); ok {
+		if v, err = r.Recognize(v, m); err != nil {
+			return v, err
+		}
+	}
+	return s.keep(v, m)
 }
 
 // keep renders the fields, holds the material until it is armed, and notes the
@@ -66,12 +79,21 @@ func (s *Standard) mint(ctx context.Context, c Credential) (Result, error) {
 	if len(next.Fingerprints) > 0 {
 		return Result{Observed: true}, nil
 	}
-	v, m, err := s.Backend.(Minter).Mint(ctx, next)
+	v, err := s.mintNext(ctx, s.Backend.(Minter), next)
 	if err != nil {
 		return Result{}, err
 	}
-	v, err = s.keep(v, m)
-	return Result{Version: &v}, err
+	return Result{Version: &v}, nil
+}
+
+// mintNext has the backend make the value of a version, holds it, and notes what it is
+// known by.
+func (s *Standard) mintNext(ctx context.Context, minter Minter, v Version) (Version, error) {
+	v, m, err := minter.Mint(ctx, v)
+	if err != nil {
+		return v, err
+	}
+	return s.keep(v, m)
 }
 
 func (s *Standard) put(ctx context.Context, c Credential) (Result, error) {
@@ -148,7 +170,7 @@ func (s *Standard) stored(ctx context.Context, v Version) error {
 // end waits in the retirement queue.
 func (s *Standard) disarm(ctx context.Context, c Credential, _ json.RawMessage) error {
 	next := c.Next()
-	services, err := s.readers(ctx, next)
+	services, _, err := s.readers(ctx, next)
 	if err != nil {
 		return err
 	}

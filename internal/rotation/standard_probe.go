@@ -83,6 +83,26 @@ func (s *Standard) both(ctx context.Context, next, last Version) (n, l ProbeResu
 	return n, l
 }
 
+// faded reports whether a version has ended by itself: it is no control of anything,
+// and no version to go back to.
+func (s *Standard) faded(ctx context.Context, v Version) bool {
+	if _, ok := s.Backend.(Fading); !ok || v.Number == 0 {
+		return false
+	}
+	standing, err := s.Backend.Observe(ctx, v)
+	return err == nil && standing.Status == Ended
+}
+
+// lastOf returns the version before, unless it has ended by itself or was revoked: then
+// there is none that the next one could be measured by.
+func (s *Standard) lastOf(ctx context.Context, c Credential) Version {
+	last := c.Last()
+	if revoked(c, last) || s.faded(ctx, last) {
+		return Version{}
+	}
+	return last
+}
+
 // validateProbe is the verdict on the pending version. It fails validation if
 // it is refused or unfit while the current one is accepted the same way. What
 // cannot be told is not a failure, with one exception: if the administrator
@@ -93,7 +113,10 @@ func (s *Standard) validateProbe(ctx context.Context, c Credential) (Result, err
 	if t := s.Target.Traits(); t.Unprobeable || t.OneVersion { // putting is the cutover: it is nowhere yet
 		return Result{Evidence: map[string]any{"probe": "not provable: write-only"}}, nil
 	}
-	next, last := c.Next(), c.Last()
+	if s.gapped() {
+		return s.probeInService(ctx, c, Validate)
+	}
+	next, last := c.Next(), s.lastOf(ctx, c)
 	n, l := s.both(ctx, next, last)
 	if ctx.Err() != nil {
 		return Result{}, ctx.Err()
@@ -136,7 +159,10 @@ func (s *Standard) cutoverProbe(ctx context.Context, c Credential) (Result, erro
 	if s.Target.Traits().Unprobeable || moved {
 		return Result{Observed: true}, nil
 	}
-	next, last := c.Next(), c.Last()
+	if s.gapped() {
+		return s.probeInService(ctx, c, Cutover)
+	}
+	next, last := c.Next(), s.lastOf(ctx, c)
 	n, l := s.both(ctx, next, last)
 	r := Result{Evidence: map[string]any{"new": n, "old": l}}
 	switch {
@@ -210,6 +236,10 @@ func (s *Standard) prove(ctx context.Context, c Credential) (Result, error) {
 	}
 	if old.Answer == Alive {
 		return r, fmt.Errorf("version %d is ended and still accepted: %s", last.Number, endpoints(old))
+	}
+	if old.Answer == Dead && control.Answer == Dead && (revoked(c, next) || s.faded(ctx, next)) {
+		r.Evidence["control"] = "not provable: the version after it has ended, too"
+		return r, nil
 	}
 	if old.Answer != Dead || control.Answer != Alive {
 		return r, Errorf(Unknown, "run it again: keyturn cleanup "+c.Name,

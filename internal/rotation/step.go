@@ -18,6 +18,7 @@ const (
 	Cleanup  Phase = "cleanup"
 	Rollback Phase = "rollback"
 	Adopt    Phase = "adopt"
+	Revoke   Phase = "revoke" // ends what is in service before anything else
 )
 
 // An Effect says what kind of change a step makes. The ledger permits an
@@ -68,6 +69,9 @@ type Result struct {
 	// Evidence is recorded with the step: timings, probe results. No value.
 	Evidence map[string]any
 
+	// Note is what people are told of the step when the phase is over.
+	Note string
+
 	// Restore is what Undo needs to put back fields that are ours.
 	Restore json.RawMessage
 }
@@ -95,8 +99,16 @@ type Step struct {
 	Name   string
 	Effect Effect
 	On     Side // which version the effect is on
-	Do     func(context.Context, Credential) (Result, error)
-	Undo   func(context.Context, Credential, json.RawMessage) error
+
+	// Gap marks a step from which on services lack a working version until the move
+	// is done. A run that stops before the move began takes such a step back.
+	Gap bool
+
+	// Healthy marks a step that is done only if the services are healthy.
+	Healthy bool
+
+	Do   func(context.Context, Credential) (Result, error)
+	Undo func(context.Context, Credential, json.RawMessage) error
 }
 
 // A Procedure lists the steps of a phase for one credential, those before and

@@ -104,6 +104,8 @@ func gerund(p Phase) string {
 		return "cleaning up"
 	case Rollback:
 		return "rolling back"
+	case Revoke:
+		return "revoking"
 	}
 	return string(p)
 }
@@ -125,12 +127,21 @@ func (s *session) step(ctx context.Context, p Procedure, phase Phase, st Step) (
 		s.drafts[p.Credential()] = r.Version.Clone()
 	}
 	status := statusOf(r, err)
+	switch {
+	case err != nil:
+		s.blame(p, phase, st, r.Evidence, err)
+	case st.Healthy && r.Outcome != Waiting:
+		s.well = s.now()
+	}
 	elapsed := s.now().Sub(begun)
 	text := r.For
 	if err != nil {
 		text = err.Error()
 	}
 	s.tell(Event{Credential: p.Credential(), Version: on, Phase: phase, Step: st.Name, Status: status, Elapsed: elapsed, Text: text})
+	if r.Note != "" {
+		s.notef("%s", r.Note)
+	}
 	if s.isDrafting(p) {
 		s.keepAside(p, r)
 		return r, err

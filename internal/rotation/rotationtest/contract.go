@@ -81,7 +81,8 @@ func (c *contract) silent(doing string, err error) {
 	}
 }
 
-func (c *contract) draft(number int) made {
+// identify picks the identity of a version of that number.
+func (c *contract) identify(number int) rotation.Version {
 	c.t.Helper()
 	v, err := c.Backend.Identify(c.t.Context(), rotation.Version{Credential: c.Credential, Number: number, State: rotation.Pending}, c.live)
 	c.ok("Identify", err)
@@ -89,16 +90,29 @@ func (c *contract) draft(number int) made {
 		c.t.Fatalf("Identify(%d) = %+v, want the same version with an identity", number, v)
 	}
 	for _, o := range c.live {
-		if o.Identity == v.Identity {
+		if o.Identity == v.Identity && !c.gapped() {
 			c.t.Fatalf("Identify(%d) = %q, which version %d has", number, v.Identity, o.Number)
 		}
 	}
+	return v
+}
+
+func (c *contract) draft(number int) made {
+	c.t.Helper()
+	v := c.identify(number)
 	d, ok := c.Backend.(rotation.Drafter)
 	if !ok {
 		return made{Version: v}
 	}
 	m, err := d.Draft(v)
 	c.ok("Draft", err)
+	if r, ok := c.Backend.(rotation.Recognizer); ok {
+		known, err := r.Recognize(v, m)
+		if c.ok("Recognize", err); known.Identity != v.Identity {
+			c.t.Fatalf("Recognize changed the identity %q to %q", v.Identity, known.Identity)
+		}
+		v = known
+	}
 	return made{v, c.note(m, v)}
 }
 
@@ -111,8 +125,36 @@ func (c *contract) note(m rotation.Material, v rotation.Version) rotation.Materi
 	return m
 }
 
-// arm brings a version of that number to be accepted.
+// gapped reports whether the backend accepts one version at a time.
+func (c *contract) gapped() bool {
+	_, ok := c.Backend.(rotation.Gapped)
+	return ok
+}
+
+// activate makes a version the one in use, twice, if the backend has that.
+func (c *contract) activate(x made) {
+	c.t.Helper()
+	if a, ok := c.Backend.(rotation.Activator); ok {
+		c.ok("Activate", a.Activate(c.t.Context(), x.Version))
+		c.ok("Activate again", a.Activate(c.t.Context(), x.Version))
+	}
+}
+
+// arm brings a version of that number to be accepted. Where one at a time is,
+// that needs its activation.
 func (c *contract) arm(number int, until time.Time) made {
+	c.t.Helper()
+	x := c.stage(number, until)
+	if c.gapped() {
+		c.standing(x, rotation.Staged)
+		c.login(x, rotation.Dead)
+		c.activate(x)
+	}
+	return x
+}
+
+// stage arms a version of that number, and no more.
+func (c *contract) stage(number int, until time.Time) made {
 	c.t.Helper()
 	x := c.draft(number)
 	if minter, ok := c.Backend.(rotation.Minter); ok {
@@ -130,7 +172,11 @@ func (c *contract) standing(x made, want rotation.Status) rotation.Standing {
 	c.t.Helper()
 	st, err := c.Backend.Observe(c.t.Context(), x.Version)
 	c.ok("Observe", err)
-	if st.Status != want && !(want == rotation.Ended && st.Status == rotation.Absent) {
+	_, fading := c.Backend.(rotation.Fading)
+	switch {
+	case st.Status == want, want == rotation.Ended && st.Status == rotation.Absent:
+	case want == rotation.Armed && fading && st.Status == rotation.Expiring && st.Until.After(time.Now()):
+	default:
 		c.t.Fatalf("Observe(version %d) = %s (%s), want %s", x.Number, st.Status, st.Detail, want)
 	}
 	return st
@@ -164,15 +210,17 @@ func wholeLife(t *testing.T, c *contract) {
 	c.standing(last, rotation.Armed)
 	c.login(last, rotation.Alive)
 	for number := 2; number <= 3; number++ {
-		next := c.arm(number, time.Time{})
-		c.login(next, rotation.Alive)
+		next := c.stage(number, time.Time{})
+		if !c.gapped() {
+			c.login(next, rotation.Alive)
+		}
 		c.login(last, rotation.Alive) // beside the other
 		if cmp, ok := c.Backend.(rotation.Comparer); ok {
 			c.ok("Compare", cmp.Compare(t.Context(), next.Version, last.Version))
 		}
-		if a, ok := c.Backend.(rotation.Activator); ok {
-			c.ok("Activate", a.Activate(t.Context(), next.Version))
-			c.ok("Activate again", a.Activate(t.Context(), next.Version))
+		c.activate(next)
+		if c.gapped() {
+			c.wayBack(next, last)
 		}
 		c.end(last, rotation.ToRetire)
 		c.standing(last, rotation.Ended)
@@ -183,16 +231,30 @@ func wholeLife(t *testing.T, c *contract) {
 	}
 }
 
+// wayBack activates the version before, and then the next one for good: of two,
+// one is accepted, and no value is lost.
+func (c *contract) wayBack(next, last made) {
+	c.t.Helper()
+	for _, turn := range [][2]made{{next, last}, {last, next}, {next, last}} {
+		in, out := turn[0], turn[1]
+		c.activate(in)
+		c.standing(in, rotation.Armed)
+		c.login(in, rotation.Alive)
+		c.standing(out, rotation.Staged)
+		c.login(out, rotation.Dead)
+	}
+}
+
 func identifies(t *testing.T, c *contract) {
 	c.arm(1, time.Time{})
 	before := ""
 	if c.Changes != nil {
 		before = c.Changes(t)
 	}
-	one, two := c.draft(2), c.draft(2)
-	if one.Identity != two.Identity {
+	if one, two := c.identify(2), c.identify(2); one.Identity != two.Identity {
 		t.Errorf("Identify twice = %q and %q: the first took something", one.Identity, two.Identity)
 	}
+	one := c.draft(2)
 	c.standing(one, rotation.Absent)
 	if c.Changes != nil && c.Changes(t) != before {
 		t.Errorf("Identify, Draft and Observe changed the system")
@@ -208,6 +270,10 @@ func armsAgain(t *testing.T, c *contract) {
 	c.standing(x, rotation.Armed)
 	c.login(x, rotation.Alive)
 
+	if c.gapped() {
+		armsBeside(t, c, x)
+		return
+	}
 	thief := x
 	thief.Version = x.Clone()
 	thief.Number = 2
@@ -226,12 +292,35 @@ func armsAgain(t *testing.T, c *contract) {
 	c.login(x, rotation.Alive)
 }
 
+// armsBeside stages a second version of the same identity, and refuses a third.
+func armsBeside(t *testing.T, c *contract, x made) {
+	second := c.stage(2, time.Time{})
+	c.ok("Arm again", c.Backend.Arm(t.Context(), second.Version, second.m, time.Time{}))
+	third := second
+	third.Version = second.Clone()
+	third.Number = 3
+	m, err := c.Backend.(rotation.Drafter).Draft(third.Version)
+	c.ok("Draft", err)
+	err = c.Backend.Arm(t.Context(), third.Version, c.note(m, third.Version), time.Time{})
+	c.silent("Arm", err)
+	if err == nil {
+		t.Fatalf("Arm(version 3) went well while version 2 is staged")
+	}
+	c.standing(x, rotation.Armed)
+	c.login(x, rotation.Alive)
+	c.standing(second, rotation.Staged)
+	c.standing(third, rotation.Absent)
+	c.ok("End of one that has nothing", c.Backend.End(t.Context(), third.Version, rotation.ToDiscard))
+	c.end(second, rotation.ToDiscard)
+	c.login(x, rotation.Alive)
+}
+
 func endsNothing(t *testing.T, c *contract) {
 	live := c.arm(1, time.Time{})
 	never := c.draft(2)
 	c.standing(never, rotation.Absent)
 	c.ok("End of one that is absent", c.Backend.End(t.Context(), never.Version, rotation.ToDiscard))
-	x := c.arm(3, time.Time{}) // a number that was ended is burnt
+	x := c.stage(3, time.Time{}) // a number that was ended is burnt
 	c.end(x, rotation.ToDiscard)
 	c.ok("End again", c.Backend.End(t.Context(), x.Version, rotation.ToDiscard))
 	c.standing(x, rotation.Ended)
@@ -272,9 +361,15 @@ func sessions(t *testing.T, c *contract) {
 	if c.Session == nil {
 		t.Skip("the backend has no sessions")
 	}
-	x, other := c.arm(1, time.Time{}), c.arm(2, time.Time{})
-	mine, others := c.Session(t, x.Version, x.m), c.Session(t, other.Version, other.m)
-	if uses := c.standing(x, rotation.Armed).Uses; len(uses) == 0 {
+	x := c.arm(1, time.Time{})
+	mine := c.Session(t, x.Version, x.m)
+	other := c.arm(2, time.Time{})
+	others := c.Session(t, other.Version, other.m)
+	is := rotation.Armed
+	if c.gapped() {
+		is = rotation.Staged
+	}
+	if uses := c.standing(x, is).Uses; len(uses) == 0 {
 		t.Fatalf("Observe sees no use of version 1, which has a session")
 	}
 	c.end(x, rotation.ToRetire)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/keyturn/keyturn/internal/rotation"
 )
@@ -303,3 +304,6 @@ func (w *World) UseLocked(service string, v rotation.Version) {
 	s := w.services[service]
 	s.set(v.Credential, slot{Credential: v.Credential, Number: v.Number, Identity: v.Identity}, nil)
 }
+
+// AdvanceLocked moves the clock, from inside a [Plan]'s Do.
+func (w *World) AdvanceLocked(d time.Duration) { w.now = w.now.Add(d) }

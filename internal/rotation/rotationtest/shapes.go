@@ -175,3 +175,124 @@ func (b *Overwriting) Arm(ctx context.Context, v rotation.Version, m rotation.Ma
 		return b.w.effect("overwrite %s %d", v.Credential, v.Number)
 	})
 }
+
+// Replacing is a fake backend with one login, which accepts one value at a time:
+// the one that was activated last. What is armed waits for that.
+type Replacing struct{ core }
+
+var _ rotation.Gapped = (*Replacing)(nil)
+
+// Replacing returns the replacing backend of a credential.
+func (w *World) Replacing(credential string) *Replacing {
+	b := &Replacing{w.core(credential, credential)}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if s := w.systems[credential]; s.staged == nil {
+		s.gap, s.staged = true, map[int]*account{}
+	}
+	return b
+}
+
+// Gap implements [rotation.Gapped].
+func (b *Replacing) Gap() string { return "whoever has the other value is refused" }
+
+// Identify implements [rotation.Backend].
+func (b *Replacing) Identify(ctx context.Context, next rotation.Version, _ []rotation.Version) (rotation.Version, error) {
+	next = next.Clone()
+	err := b.ask(ctx, "identify", func(*system) error {
+		next.Identity = b.credential
+		next.Public = map[string]string{"username": next.Identity}
+		return nil
+	})
+	return next, err
+}
+
+// Draft implements [rotation.Drafter].
+func (b *Replacing) Draft(v rotation.Version) (rotation.Material, error) { return draft(v), nil }
+
+// version returns what is known of a number. What services used before anything
+// was armed is version 1.
+func (s *system) version(v rotation.Version) *account {
+	in := s.accounts[v.Identity]
+	if in != nil && s.staged[in.number] == nil {
+		s.staged[in.number] = &account{number: in.number, value: in.value, sessions: in.sessions}
+	}
+	return s.staged[v.Number]
+}
+
+// Arm implements [rotation.Backend].
+func (b *Replacing) Arm(ctx context.Context, v rotation.Version, m rotation.Material, _ time.Time) error {
+	return b.ask(ctx, "arm", func(s *system) error {
+		if a := s.version(v); a != nil {
+			switch {
+			case a.ended:
+				return b.w.faultf("version %d of %q is armed after its end", v.Number, v.Credential)
+			case a.value != valueOf(m):
+				return b.w.faultf("version %d of %q is armed with another value", v.Number, v.Credential)
+			}
+			return nil
+		}
+		for _, a := range s.staged {
+			if in := s.accounts[v.Identity]; !a.ended && (in == nil || a.number != in.number) {
+				return fmt.Errorf("version %d is staged already", a.number)
+			}
+		}
+		s.armed[v.Number] = valueOf(m)
+		s.staged[v.Number] = &account{number: v.Number, value: valueOf(m)}
+		return b.w.effect("stage %s %d", v.Credential, v.Number)
+	})
+}
+
+// Activate implements [rotation.Activator].
+func (b *Replacing) Activate(ctx context.Context, v rotation.Version) error {
+	return b.ask(ctx, "activate", func(s *system) error {
+		a := s.version(v)
+		if a == nil || a.ended {
+			return fmt.Errorf("version %d is not staged", v.Number)
+		}
+		if in := s.accounts[v.Identity]; in != nil && in.number == v.Number {
+			return nil
+		}
+		s.accounts[v.Identity] = &account{number: a.number, value: a.value}
+		return b.w.effect("activate %s %d", v.Credential, v.Number)
+	})
+}
+
+// Observe implements [rotation.Backend].
+func (b *Replacing) Observe(ctx context.Context, v rotation.Version) (st rotation.Standing, err error) {
+	err = b.ask(ctx, "observe", func(s *system) error {
+		a := s.version(v)
+		switch in := s.accounts[v.Identity]; {
+		case a == nil:
+			st.Status = rotation.Absent
+		case a.ended:
+			st.Status = rotation.Ended
+		case in != nil && in.number == v.Number:
+			st.Status, st.Uses = rotation.Armed, in.sessions
+		default:
+			st.Status = rotation.Staged
+		}
+		return nil
+	})
+	return st, err
+}
+
+// End implements [rotation.Backend].
+func (b *Replacing) End(ctx context.Context, v rotation.Version, why rotation.Why) error {
+	return b.ask(ctx, "end", func(s *system) error {
+		a := s.version(v)
+		if a == nil {
+			a = &account{number: v.Number, ended: true} // a number that is ended is burnt
+			s.staged[v.Number] = a
+			return nil
+		}
+		if a.ended {
+			return nil
+		}
+		a.ended = true
+		if in := s.accounts[v.Identity]; in != nil && in.number == v.Number {
+			delete(s.accounts, v.Identity)
+		}
+		return b.w.effect("end %s %d (%s)", v.Credential, v.Number, why)
+	})
+}

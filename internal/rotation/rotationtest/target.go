@@ -27,10 +27,10 @@ func (w *World) Target(traits rotation.Traits, fields ...string) *Target {
 }
 
 // Preflight implements [rotation.Preflighter].
-func (t *Target) Preflight(ctx context.Context, _ rotation.Credential) error {
+func (t *Target) Preflight(ctx context.Context, c rotation.Credential) error {
 	return t.w.call(ctx, "preflight target", func() error {
 		for _, name := range slices.Sorted(maps.Keys(t.w.services)) {
-			if t.w.services[name].ill {
+			if t.w.services[name].ill && !c.Stricken() {
 				return rotation.Errorf(rotation.Unknown, "make it well first", "service %q is ill", name)
 			}
 		}

@@ -1,7 +1,7 @@
 // Package rotationtest holds what tests of rotations share: a fake world, in
 // which a fake backend and a fake target know the truth and an invariant is
-// looked at after every effect; procedures of five shapes upon it (drafted,
-// minted, activated at cutover, overwriting, waiting for people); the contract
+// looked at after every effect; procedures of six shapes upon it (drafted, minted,
+// activated at cutover, replacing, overwriting, waiting for people); the contract
 // test that every real backend must pass; the crash matrix and the fault matrix.
 package rotationtest
 
@@ -46,7 +46,8 @@ type World struct {
 
 // system is one backend's truth.
 type system struct {
-	gap      bool // it holds one value at a time: the invariant does not hold
+	gap      bool             // it holds one value at a time: the invariant does not hold
+	staged   map[int]*account // of a replacing backend: every version, by its number; nil: it is none
 	accounts map[string]*account
 	active   string // the identity that was activated
 	down     bool
@@ -96,6 +97,14 @@ func (w *World) Down(credential string, down bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.systems[credential].down = down
+}
+
+// Outage says that services of a credential may be without a version that works from
+// now on, as after a revocation.
+func (w *World) Outage(credential string, on bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.systems[credential].gap = on
 }
 
 // Mute makes the backend give no answer to the logins of a version, or answer again.
@@ -213,20 +222,33 @@ func (w *World) effect(format string, args ...any) error {
 
 // look asks for the invariant.
 func (w *World) look(after string) {
+	w.faults = append(w.faults, w.lacking(after, func(s *system) bool { return !s.gap })...)
+}
+
+// closed asks for the invariant of backends with a gap: none is open when a phase is over.
+func (w *World) closed() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return errors.Join(w.lacking("the phase", func(s *system) bool { return s.gap })...)
+}
+
+// lacking returns the tasks that hold no version that works, of some backends.
+func (w *World) lacking(after string, of func(*system) bool) (errs []error) {
 	for _, name := range slices.Sorted(maps.Keys(w.services)) {
 		for i, t := range w.services[name].tasks {
 			for credential, held := range t {
 				sys := w.systems[credential]
-				if sys == nil || sys.gap || len(held) == 0 {
+				if sys == nil || !of(sys) || len(held) == 0 {
 					continue
 				}
 				if !slices.ContainsFunc(held, func(h holds) bool { return w.accepts(sys, h.identity, h.value) }) {
-					w.faults = append(w.faults, fmt.Errorf("after %q: task %d of %s holds no version of %q that works: %v",
+					errs = append(errs, fmt.Errorf("after %q: task %d of %s holds no version of %q that works: %v",
 						after, i, name, credential, numbersOf(held)))
 				}
 			}
 		}
 	}
+	return errs
 }
 
 func numbersOf(held []holds) []int {
