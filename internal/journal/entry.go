@@ -82,6 +82,10 @@ type Head struct {
 // Head returns the head of a chain that ends with the entry.
 func (e Entry) Head() Head { return Head{Seq: e.Seq, Hash: e.Hash} }
 
+// Quiet reports whether an entry changes nothing by itself: a note, or that
+// something waits.
+func (e Entry) Quiet() bool { return e.Status == statusNote || e.Status == statusWaiting }
+
 // String names the head, for messages.
 func (h Head) String() string {
 	if h.Seq == 0 {

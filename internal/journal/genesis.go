@@ -14,11 +14,12 @@ const (
 	// Format is the version of the format, recorded in the first entry.
 	Format = 1
 
-	stepGenesis  = "genesis"
-	statusNote   = "note"
-	keyEvidence  = "fingerprint-key"
-	keyBytes     = 32
-	formatMember = "format"
+	stepGenesis   = "genesis"
+	statusNote    = "note"
+	statusWaiting = "waiting"
+	keyEvidence   = "fingerprint-key"
+	keyBytes      = 32
+	formatMember  = "format"
 )
 
 // NewKey returns 32 random bytes, for the key of the fingerprints.

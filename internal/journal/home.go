@@ -32,7 +32,8 @@ type Home interface {
 	// or none, and returns them as sealed. If that head is not the last entry
 	// any more, the error is [ErrConflict]. After any other error it is not
 	// known whether they are kept, unless the home says so; whoever asks again
-	// looks for the nonce. Entries keep the nonce that the first of them has.
+	// looks for the nonce. Entries share the nonce that the first of them has; those
+	// that each have one of their own keep it.
 	Append(ctx context.Context, after Head, entries ...Entry) ([]Entry, error)
 }
 

@@ -138,6 +138,25 @@ func readEntry(c *chain, line []byte) (Entry, *Fault) {
 	return e, c.addForm(e, f)
 }
 
+// ParseLine reads one entry, without its place in a chain: its line must be in
+// the form in which entries are written, and its hash right.
+func ParseLine(line []byte) (Entry, error) {
+	e, err := parse(line)
+	if err != nil {
+		return Entry{}, err
+	}
+	f, err := formOf(e)
+	switch {
+	case err != nil:
+		return Entry{}, err
+	case !bytes.Equal(f.line(e.Hash), line):
+		return Entry{}, errors.New("the line is not in the form in which entries are written")
+	case e.Hash != f.digest():
+		return Entry{}, errors.New("its content does not match its hash")
+	}
+	return e, nil
+}
+
 func parse(line []byte) (Entry, error) {
 	var w wire
 	if err := json.Unmarshal(line, &w); err != nil {

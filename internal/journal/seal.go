@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -74,22 +75,23 @@ func Line(e Entry) ([]byte, error) {
 // SealAll seals entries that are appended together. They share a nonce, the
 // first that one of them has or a new one, each with its place behind it, so
 // that a reader can tell a part of them from the whole: all count, or none.
+// Entries that were appended at different times, and only come to a home
+// together, each have a nonce of their own, and keep it.
 func SealAll(prev Head, entries ...Entry) ([]Entry, error) {
-	nonce := ""
-	for _, e := range entries {
-		if nonce == "" {
-			nonce, _, _ = strings.Cut(e.Nonce, ".")
+	if !apart(entries) {
+		nonce := ""
+		for _, e := range entries {
+			if nonce == "" {
+				nonce, _, _ = strings.Cut(e.Nonce, ".")
+			}
 		}
-	}
-	if nonce == "" {
-		nonce = NewNonce()
+		if nonce == "" {
+			nonce = NewNonce()
+		}
+		entries = together(nonce, entries)
 	}
 	sealed := make([]Entry, 0, len(entries))
-	for i, e := range entries {
-		e.Nonce = nonce
-		if len(entries) > 1 {
-			e.Nonce = fmt.Sprintf("%s.%d/%d", nonce, i+1, len(entries))
-		}
+	for _, e := range entries {
 		e, err := Seal(prev, e)
 		if err != nil {
 			return nil, err
@@ -98,6 +100,30 @@ func SealAll(prev Head, entries ...Entry) ([]Entry, error) {
 		prev = e.Head()
 	}
 	return sealed, nil
+}
+
+// apart reports whether each entry has a nonce of its own.
+func apart(entries []Entry) bool {
+	seen := map[string]bool{"": true}
+	for _, e := range entries {
+		if seen[e.Nonce] {
+			return false
+		}
+		seen[e.Nonce] = true
+	}
+	return len(entries) > 1
+}
+
+// together returns entries with the nonce that they share, each with its place.
+func together(nonce string, entries []Entry) []Entry {
+	out := slices.Clone(entries)
+	for i := range out {
+		out[i].Nonce = nonce
+		if len(out) > 1 {
+			out[i].Nonce = fmt.Sprintf("%s.%d/%d", nonce, i+1, len(out))
+		}
+	}
+	return out
 }
 
 // NewNonce returns 32 random hexadecimal digits.
