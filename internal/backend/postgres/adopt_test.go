@@ -30,7 +30,7 @@ func TestAdoptRefuses(t *testing.T) {
 		{"alter database postgres owner to %s", "alter database postgres owner to postgres; select '%s'", "owns a database of it"},
 		{"delete from keyturn.managed where login = '%s_a'", "insert into keyturn.managed values ('%[1]s_a', '%[1]s')", "_a\" is not on the list of logins"},
 		{"delete from keyturn.managed where login = '%s'", "insert into keyturn.managed values ('%[1]s', '%[1]s')", "is not one that Keyturn may touch"},
-		{"create or replace function keyturn.version() returns int language sql as 'select 99 -- %s'", "create or replace function keyturn.version() returns int language sql as 'select 2 -- %s'", "have version 99, this program needs 2"},
+		{"create or replace function keyturn.version() returns int language sql as 'select 99 -- %s'", "create or replace function keyturn.version() returns int language sql as 'select 3 -- %s'", "have version 99, this program needs 3"},
 	} {
 		f.exec(f.database, fmt.Sprintf(tt.do, f.role))
 		_, err := f.backend().Adopt(ctx, version(1))

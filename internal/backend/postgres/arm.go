@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -32,7 +33,7 @@ func (b *Backend) Arm(ctx context.Context, v rotation.Version, m rotation.Materi
 		return err
 	}
 	defer c.close()
-	if err := c.everywhere(doing); err != nil {
+	if err := errors.Join(c.notItself(doing, v), c.everywhere(doing)); err != nil {
 		return err
 	}
 	b.silence(ctx, c.primary)
@@ -63,6 +64,9 @@ func (b *Backend) Expire(ctx context.Context, v rotation.Version, until time.Tim
 		return err
 	}
 	defer c.close()
+	if err := c.notItself(doing, v); err != nil {
+		return err
+	}
 	call := "select " + b.function("expire") + "($1::text, $2::timestamptz, $3::text, $4::int)"
 	err = b.retried(ctx, func() error {
 		_, err := c.primary.conn.Exec(ctx, call, v.Identity, timestamp(until), v.Credential, v.Number)

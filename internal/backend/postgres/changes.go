@@ -114,11 +114,11 @@ func (b *Backend) hbaChanges(ctx context.Context, s *server) ([]change, error) {
 
 // changesIn looks at one database, with a connection of its own.
 func (b *Backend) changesIn(ctx context.Context, s *server, database string) ([]change, error) {
-	password, err := b.settings.AdminPassword.Read(b.options.Getenv)
+	admin, err := b.administrator()
 	if err != nil {
 		return nil, err
 	}
-	conn, err := b.adminAt(ctx, s.name, database, password, "60s")
+	conn, err := b.adminAt(ctx, s.name, database, admin, "60s")
 	if err != nil {
 		return nil, err
 	}

@@ -19,6 +19,10 @@ import (
 // connectTimeout bounds one connection's making, TLS and authentication included.
 const connectTimeout = 5 * time.Second
 
+// dialTimeout is added to it where a connection is made through a relay: a process
+// starts in a container first, which takes seconds on a busy node.
+const dialTimeout = 10 * time.Second
+
 // A dialFunc makes network connections.
 type dialFunc func(ctx context.Context, network, address string) (net.Conn, error)
 
@@ -64,7 +68,7 @@ func (l line) connect(ctx context.Context) (*pgx.Conn, error) {
 		c.ChannelBinding = "disable"
 	}
 	if l.dial != nil {
-		c.DialFunc = pgconn.DialFunc(l.dial)
+		c.DialFunc, c.ConnectTimeout = pgconn.DialFunc(l.dial), connectTimeout+dialTimeout
 		c.LookupFunc = func(_ context.Context, host string) ([]string, error) { return []string{host}, nil }
 	}
 	c.RuntimeParams = l.params
@@ -87,25 +91,25 @@ type server struct {
 type cluster struct {
 	primary *server
 	servers []*server
+	admin   account
 	lost    []error // of hosts that could not be reached
 }
 
 // open logs in to every host. A cluster without exactly one primary is an
 // error of class Unknown; hosts beside it that cannot be reached are in lost.
 func (b *Backend) open(ctx context.Context) (*cluster, error) {
-	password, err := b.settings.AdminPassword.Read(b.options.Getenv)
+	admin, err := b.administrator()
 	if err != nil {
-		return nil, rotation.Classify(rotation.Invalid, "put it where admin-password says, from the runner's secrets",
-			fmt.Errorf("postgres: the administrator's password: %w", err))
+		return nil, err
 	}
 	if b.options.Ready != nil {
 		if err := b.options.Ready(ctx); err != nil {
 			return nil, fmt.Errorf("postgres: %w", err)
 		}
 	}
-	c := &cluster{}
+	c := &cluster{admin: admin}
 	for _, hp := range b.admin.hosts {
-		s, err := b.login(ctx, hp, password)
+		s, err := b.login(ctx, hp, admin)
 		if err != nil {
 			c.lost = append(c.lost, err)
 			continue
@@ -143,14 +147,14 @@ func sessionOf(timeout string) map[string]string {
 }
 
 // adminAt logs the administrator in to a database of one host.
-func (b *Backend) adminAt(ctx context.Context, hostport, database string, password secret.Value, timeout string) (*pgx.Conn, error) {
-	conn, err := line{hostport: hostport, user: b.admin.user, database: database, password: password, ca: b.options.CA,
+func (b *Backend) adminAt(ctx context.Context, hostport, database string, admin account, timeout string) (*pgx.Conn, error) {
+	conn, err := line{hostport: hostport, user: admin.user, database: database, password: admin.password, ca: b.options.CA,
 		weaker: b.settings.InsecureTLS, pins: b.settings.Pins, binding: "require", dial: b.options.Dial, params: sessionOf(timeout)}.connect(ctx)
 	return conn, wrap(hostport, err)
 }
 
-func (b *Backend) login(ctx context.Context, hostport string, password secret.Value) (*server, error) {
-	conn, err := b.adminAt(ctx, hostport, b.admin.database, password, "20s")
+func (b *Backend) login(ctx context.Context, hostport string, admin account) (*server, error) {
+	conn, err := b.adminAt(ctx, hostport, b.admin.database, admin, "20s")
 	if err != nil {
 		return nil, err
 	}
@@ -196,6 +200,11 @@ func (c *cluster) everywhere(doing string) error {
 		return nil
 	}
 	return rotation.Classify(rotation.Unknown, "every host of the administrator's URL must answer", joined(doing, c.lost))
+}
+
+// at returns the host of a name, which a session of it bears.
+func (c *cluster) at(name string) *server {
+	return c.servers[slices.IndexFunc(c.servers, func(s *server) bool { return s.name == name })]
 }
 
 func (c *cluster) close() {

@@ -27,6 +27,9 @@ func (b *Backend) End(ctx context.Context, v rotation.Version, why rotation.Why)
 		return err
 	}
 	defer c.close()
+	if err := c.notItself(doing, v); err != nil {
+		return err
+	}
 	ours, err := b.disarm(ctx, c.primary, v)
 	if err != nil {
 		return joined(doing, []error{err})
@@ -59,17 +62,18 @@ func (b *Backend) emptied(ctx context.Context, c *cluster, login string) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(b.replayed(ctx, c, st), b.drained(ctx, c, login))
+	strike := func(ctx context.Context) ([]session, error) { return b.strike(ctx, c, login) }
+	return errors.Join(b.replayed(ctx, c, st), b.drained(ctx, c, login, strike))
 }
 
 // drained strikes until two readings in a row find no session: a login in flight
 // may pass its check just before the commit. A host that fails does not keep
 // the others from it.
-func (b *Backend) drained(ctx context.Context, c *cluster, login string) error {
+func (b *Backend) drained(ctx context.Context, c *cluster, login string, strike func(context.Context) ([]session, error)) error {
 	deadline := time.Now().Add(b.options.Patience)
 	for clean := 0; ; {
 		wait := b.options.Settle
-		left, failed := b.strike(ctx, c, login)
+		left, failed := strike(ctx)
 		switch {
 		case len(left) == 0:
 			if clean++; clean == 2 {

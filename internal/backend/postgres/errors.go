@@ -28,6 +28,8 @@ const (
 	codeArgument  = "KT007"
 	codeBurnt     = "KT008" // this version or a later one was ended there
 	codeNobody    = "KT009" // may log in, and nobody knows for which version
+	codeUnread    = "KT010" // the verifier that is replaced cannot be kept
+	codeItself    = "KT011" // a login may not change itself
 )
 
 // A ServerError is an answer of PostgreSQL without what could hold a value:
@@ -150,7 +152,7 @@ func codeOf(err error) string {
 // and what may have been done or not, is Unknown.
 func classOf(code string) rotation.Class {
 	switch code {
-	case codeUnmanaged, codeVerifier, codeArmed, codeSessions, codeForeign, codeLive, codeArgument, codeBurnt, codeNobody:
+	case codeUnmanaged, codeVerifier, codeArmed, codeSessions, codeForeign, codeLive, codeArgument, codeBurnt, codeNobody, codeUnread, codeItself:
 		return rotation.Refused
 	case "25006", "40001", "40P01", "55P03", "XX000":
 		return rotation.Unknown
@@ -174,6 +176,10 @@ func hintOf(code string) string {
 		return "look at its comment (\\du+ in psql): another rotation, or somebody, made it log in"
 	case codeNobody:
 		return "disarm it (ALTER ROLE … NOLOGIN PASSWORD NULL), or write the credential and the version that it is armed for into the table managed"
+	case codeItself:
+		return itselfHint
+	case codeUnread:
+		return "run the set-up as a superuser; where pg_authid stays closed (managed services), use logins that take turns: strategy: alternating"
 	case codeSessions:
 		return "sessions of an earlier version are left; cleanup ends them"
 	case "28P01":

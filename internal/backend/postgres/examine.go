@@ -32,6 +32,9 @@ func (b *Backend) Examine(ctx context.Context) ([]rotation.Remark, error) {
 	if weaker := b.settings.InsecureTLS; len(weaker) > 0 {
 		say(rotation.Warning, "better the server, and take the key out", "insecure-tls weakens every connection: %s", strings.Join(weaker, ", "))
 	}
+	if b.settings.Rights == byCreateRole {
+		b.examineRights(ctx, c.primary, say)
+	}
 	for _, s := range c.servers {
 		role := "primary"
 		if s.standby {

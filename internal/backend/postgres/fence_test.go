@@ -94,7 +94,7 @@ func TestFunctionsOfAnotherVersion(t *testing.T) {
 		'select jsonb_build_object(''login'', _login, ''exists'', true, ''canlogin'', true, ''until'', ''infinity'')'`)
 	t.Cleanup(f.setup)
 	_, err := b.Observe(context.Background(), v)
-	if rotation.ClassOf(err) != rotation.Refused || !strings.Contains(err.Error(), "have version 1, this program needs 2") || rotation.HintOf(err) == "" {
+	if rotation.ClassOf(err) != rotation.Refused || !strings.Contains(err.Error(), "have version 1, this program needs 3") || rotation.HintOf(err) == "" {
 		t.Errorf("Observe = %v, want refused with a hint", err)
 	}
 }

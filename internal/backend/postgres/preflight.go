@@ -43,8 +43,16 @@ func (b *Backend) Preflight(ctx context.Context, cred rotation.Credential) error
 	if err := b.checkFunctions(ctx, c.primary); err != nil {
 		return joined("preflight", append(found, err)) // nothing else can be asked
 	}
+	if err := b.checkRights(ctx, c.primary); err != nil {
+		found = append(found, err)
+	}
 	if err := b.checkRole(ctx, c.primary); err != nil {
 		found = append(found, err)
+	}
+	if b.settings.single() {
+		if err := b.checkSingle(ctx, c.primary, cred); err != nil {
+			found = append(found, err)
+		}
 	}
 	found = append(found, b.checkLogins(ctx, c.primary, cred)...)
 	if err := b.checkRoom(ctx, c, cred); err != nil {
@@ -93,6 +101,9 @@ func (b *Backend) checkFunctions(ctx context.Context, s *server) error {
 	var login, role string
 	if _, err := pgx.ForEachRow(rows, []any{&login, &role}, func() error { managed[login] = role; return nil }); err != nil {
 		return wrap(s.name, err)
+	}
+	if err := b.checkMade(ctx, s, managed[b.settings.Role] != ""); err != nil {
+		return err
 	}
 	for _, l := range b.settings.Logins {
 		switch {

@@ -3,6 +3,7 @@ package postgres
 import (
 	"errors"
 	"fmt"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -21,6 +22,11 @@ type Settings struct {
 	// AdminPassword says where the administrator's password stands.
 	AdminPassword secret.Source `yaml:"admin-password"`
 
+	// AdminFrom is the folder of a directory target's credential that holds the
+	// administrator's own login: current/username and current/password, in place of
+	// AdminPassword. The user of Admin is then the role that the login acts as.
+	AdminFrom string `yaml:"admin-from"`
+
 	// CA is the path of the PEM file with the authority that signs the
 	// servers' certificates. Empty means the system's.
 	CA string `yaml:"ca"`
@@ -29,6 +35,11 @@ type Settings struct {
 	// services use today.
 	Role string `yaml:"role"`
 
+	// Strategy is how a version comes into service: "alternating" (default), where
+	// logins take turns, or "single-role", where the one login that there is gets
+	// another password, which is a gap.
+	Strategy string `yaml:"strategy"`
+
 	// Logins take turns; of three or more, the last one is kept for
 	// emergencies. Default: role_a, role_b, role_c.
 	Logins []string `yaml:"logins"`
@@ -36,6 +47,11 @@ type Settings struct {
 	// Probe holds the URLs by which services reach the database, without user
 	// and password. Default: the hosts and the database of Admin.
 	Probe []string `yaml:"probe"`
+
+	// Rights is by what the administrator changes logins: "functions" (default), by
+	// functions that run as a role which nobody can be; "createrole", by a CREATEROLE
+	// of its own, where nobody may or will make such a role.
+	Rights string `yaml:"rights"`
 
 	// Schema holds the administrator's functions. Default: keyturn.
 	Schema string `yaml:"schema"`
@@ -73,18 +89,52 @@ func (Settings) Fields() []string {
 // PublicFields returns the names of the fields that are no secret.
 func (Settings) PublicFields() []string { return []string{"database", "host", "port", "username"} }
 
+// Gap says what fails for a time at every cutover, or "".
+func (s Settings) Gap() string {
+	if s.Strategy != singleRole {
+		return ""
+	}
+	return fmt.Sprintf("PostgreSQL knows one password of %q: from its change on, a service that has not been moved yet cannot open new connections", s.Role)
+}
+
+func (s Settings) single() bool { return s.Strategy == singleRole }
+
+// The strategies.
+const (
+	alternating = "alternating"
+	singleRole  = "single-role"
+)
+
 func (s Settings) withDefaults() Settings {
-	if len(s.Logins) == 0 && roleName.MatchString(s.Role) && !strings.HasPrefix(s.Role, "pg_") {
+	if s.Strategy == "" {
+		s.Strategy = alternating
+	}
+	if len(s.Logins) == 0 && s.Strategy == alternating && roleName.MatchString(s.Role) && !strings.HasPrefix(s.Role, "pg_") {
 		s.Logins = []string{s.Role + "_a", s.Role + "_b", s.Role + "_c"}
 	}
 	if s.Schema == "" {
 		s.Schema = "keyturn"
 	}
+	if s.Rights == "" {
+		s.Rights = byFunctions
+	}
 	return s
 }
 
+// The rights.
+const (
+	byFunctions  = "functions"
+	byCreateRole = "createrole"
+)
+
 // owner is the role that owns the functions.
-func (s Settings) owner() string { return s.Schema + ownerSuffix }
+func (s Settings) owner() string {
+	if s.Rights == byCreateRole {
+		admin, _ := parseURL(s.Admin)
+		return admin.user
+	}
+	return s.Schema + ownerSuffix
+}
 
 const ownerSuffix = "_owner"
 
@@ -102,7 +152,14 @@ func (s Settings) check() error {
 	}
 	s.checkURLs(fault)
 	s.checkNames(fault)
+	s.checkStrategy(fault)
+	s.checkOwn(fault)
 	switch p := s.AdminPassword; {
+	case s.AdminFrom != "" && !p.IsZero():
+		fault("admin-from", "keep one of admin-password and admin-from", "the administrator's password has two places")
+	case s.AdminFrom != "" && !filepath.IsAbs(s.AdminFrom):
+		fault("admin-from", "write an absolute path: /var/lib/keyturn/credentials/keyturn-admin", "the path is relative")
+	case s.AdminFrom != "":
 	case p.IsZero():
 		fault("admin-password", "write {from-env: NAME} or {from-file: PATH}", "the administrator's password has no place")
 	case p.Env != "" && p.File != "":
@@ -161,12 +218,11 @@ func (s Settings) checkNames(fault faultFunc) {
 	}
 	name("role", "the role", s.Role)
 	name("schema", "the schema", s.Schema)
+	if s.Rights != byFunctions && s.Rights != byCreateRole {
+		fault("rights", "write functions or createrole", "unknown rights")
+	}
 	if n := 63 - len(ownerSuffix); len(s.Schema) > n {
 		fault("schema", fmt.Sprintf("at most %d characters: the owner of its functions is named after it", n), "the schema's name is too long")
-	}
-	if len(s.Logins) == 1 {
-		fault("logins", "name two or three logins; three leave one for emergencies",
-			"a single login is not built yet: its password cannot change without a gap")
 	}
 	admin, _ := parseURL(s.Admin)
 	seen := map[string]bool{"": true}
@@ -176,15 +232,64 @@ func (s Settings) checkNames(fault faultFunc) {
 		if seen[l] && l != "" {
 			fault(path, "every login once", "the login is named twice")
 		}
-		if l == s.Role && l != "" {
+		if l == s.Role && l != "" && !s.single() {
 			fault(path, "the logins are members of the role; an adopted login is the role itself", "the login is the role")
 		}
 		s.checkApart(fault, path, "the login", l, admin.user)
 		seen[l] = true
 	}
-	s.checkApart(fault, "role", "the role", s.Role, admin.user)
-	if admin.user == s.owner() {
+	if !s.Own() {
+		s.checkApart(fault, "role", "the role", s.Role, admin.user)
+	}
+	if admin.user == s.owner() && s.Rights != byCreateRole {
 		fault("admin", "choose another name: nobody may log in as that role", "the administrator is the owner of the functions")
+	}
+}
+
+// Own reports whether the credential is that of the administrator itself, whose
+// logins take turns like any other's.
+func (s Settings) Own() bool {
+	admin, err := parseURL(s.Admin)
+	return err == nil && s.Role != "" && s.Role == admin.user
+}
+
+// Place returns the key that names the folder in which a credential's target must
+// keep it, so that the administrator's next login is found where this one was, and
+// the folder; "" for any.
+func (s Settings) Place() (key, folder string) {
+	if s.Own() {
+		return "admin-from", s.AdminFrom
+	}
+	return "", ""
+}
+
+// checkOwn refuses what the administrator's own credential cannot be.
+func (s Settings) checkOwn(fault faultFunc) {
+	switch {
+	case !s.Own():
+	case s.AdminFrom == "":
+		fault("role", "let another role have the rights of the application; to rotate the administrator itself, write admin-from: FOLDER in place of admin-password",
+			"the role is the administrator")
+	case s.single():
+		fault("strategy", "leave it out", "the administrator cannot change the password that it is logged in by")
+	case s.Rights == byCreateRole:
+		fault("rights", "leave it out", "an administrator with CREATEROLE takes no turns")
+	}
+}
+
+func (s Settings) checkStrategy(fault faultFunc) {
+	switch s.Strategy {
+	case alternating:
+		if len(s.Logins) == 1 {
+			fault("logins", "name two or three logins; three leave one for emergencies; or write strategy: single-role, which has a gap",
+				"one login takes no turns")
+		}
+	case singleRole:
+		if len(s.Logins) > 0 {
+			fault("logins", "leave it out, or leave out strategy", "with strategy: single-role the role itself is the login")
+		}
+	default:
+		fault("strategy", "write alternating, or single-role, which has a gap", "unknown strategy")
 	}
 }
 

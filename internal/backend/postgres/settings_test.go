@@ -56,7 +56,7 @@ func TestSectionDefaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := postgres.Settings{Admin: "postgres://keyturn@db:5432/orders", AdminPassword: secret.Source{Env: "PW"},
-		Role: "orders", Logins: []string{"orders_a", "orders_b", "orders_c"}, Schema: "keyturn"}
+		Role: "orders", Strategy: "alternating", Rights: "functions", Logins: []string{"orders_a", "orders_b", "orders_c"}, Schema: "keyturn"}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("Section (-want +got):\n%s", d)
 	}
@@ -82,7 +82,9 @@ func TestSectionFaults(t *testing.T) {
 		{strings.Replace(good, "role: orders", "role: pg_orders", 1), "role", "this cannot be the name of the role"},
 		{strings.Replace(good, "role: orders", "role: or ders\nlogins: [a, b]", 1), "role", "this cannot be the name of the role"},
 		{strings.Replace(good, "role: orders", "role: keyturn", 1), "role", "the role is the administrator"},
-		{good + "logins: [orders_a]", "logins", "a single login is not built yet: its password cannot change without a gap"},
+		{good + "logins: [orders_a]", "logins", "one login takes no turns"},
+		{good + "strategy: single-role\nlogins: [orders]", "logins", "with strategy: single-role the role itself is the login"},
+		{good + "strategy: " + canary, "strategy", "unknown strategy"},
 		{good + "logins: [orders_a, orders_a]", "logins.1", "the login is named twice"},
 		{good + "logins: [orders_a, orders]", "logins.1", "the login is the role"},
 		{good + "logins: [orders_a, keyturn]", "logins.1", "the login is the administrator"},

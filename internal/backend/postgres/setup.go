@@ -10,7 +10,7 @@ import (
 
 // functionsVersion is what keyturn.version() must return: the version of the
 // functions that this program was written for.
-const functionsVersion = 2
+const functionsVersion = 3
 
 //go:embed setup.sql functions.sql
 var setupSQL embed.FS
@@ -45,8 +45,9 @@ func Setup(s Settings, info SetupInfo) string {
 	}).ParseFS(setupSQL, "*.sql"))
 	var out strings.Builder
 	err := t.Execute(&out, map[string]any{
-		"Role": s.Role, "Logins": s.Logins, "Schema": s.Schema, "Owner": s.owner(), "Credential": info.Credential,
-		"Admin": admin.user, "Database": admin.database, "Version": functionsVersion,
+		"Role": s.Role, "Logins": s.Logins, "Schema": s.Schema, "Owner": s.owner(), "Credential": info.Credential, "Single": s.single(), "CreateRole": s.Rights == byCreateRole,
+		"Security": map[string]string{byFunctions: "SECURITY DEFINER", byCreateRole: "SECURITY INVOKER"}[s.Rights],
+		"Admin":    admin.user, "Database": admin.database, "Version": functionsVersion,
 		"Managed": pgx.Identifier{s.Schema, "managed"}.Sanitize(), "SetRole": "role=" + s.Role, "Silenced": strings.Join(silenced, ", "),
 	})
 	if err != nil { // only a broken template, which every test would show

@@ -1,6 +1,14 @@
 -- Set-up of Keyturn for the role {{.Role}}{{with .Credential}} (credential {{.}}){{end}}, to be read before it is run.
--- Run it in database {{.Database}} as a superuser (or as the administrator of a
+{{if .CreateRole}}-- Run it in database {{.Database}} as {{.Admin}}, the administrator itself, in one piece:
+--   psql -X -v ON_ERROR_STOP=1 -U {{.Admin}} -d {{.Database}} -f setup.sql
+-- Somebody with more rights makes that possible before, once:
+--   CREATE ROLE {{ident .Admin}} LOGIN CREATEROLE;  \password {{.Admin}}
+--   GRANT CREATE ON DATABASE {{ident .Database}} TO {{ident .Admin}};
+--   GRANT pg_signal_backend, pg_read_all_stats TO {{ident .Admin}};
+--   GRANT {{ident .Role}} TO {{ident .Admin}} WITH ADMIN TRUE, INHERIT FALSE, SET FALSE;  -- from PostgreSQL 16 on, if the role is there
+{{else}}-- Run it in database {{.Database}} as a superuser (or as the administrator of a
 -- managed service), in one piece:  psql -X -v ON_ERROR_STOP=1 -d {{.Database}} -f setup.sql
+{{end -}}
 -- It may be run again at any time: what is there already stays, and the
 -- settings of the logins are copied from the role anew. No password is in it.
 BEGIN;
@@ -24,6 +32,27 @@ BEGIN
              WHERE n.nspname = {{lit .Schema}} AND r.rolname <> {{lit .Owner}}) THEN
     RAISE EXCEPTION 'schema {{.Schema}} exists and belongs to somebody else';
   END IF;
+{{- if .CreateRole}}
+  IF current_user <> {{lit .Admin}} THEN
+    RAISE EXCEPTION 'this is %, and with rights: createrole the administrator {{.Admin}} runs the script itself', current_user;
+  END IF;
+  SELECT * INTO _is FROM pg_roles WHERE rolname = {{lit .Admin}};
+  IF _is.rolsuper OR _is.rolreplication OR _is.rolbypassrls OR NOT _is.rolcreaterole THEN
+    RAISE EXCEPTION 'the administrator {{.Admin}} needs CREATEROLE, and may be no superuser nor have REPLICATION or BYPASSRLS';
+  END IF;
+  IF NOT has_database_privilege(current_database(), 'CREATE') THEN
+    RAISE EXCEPTION 'the administrator needs: GRANT CREATE ON DATABASE {{ident .Database}} TO {{ident .Admin}}';
+  END IF;
+  -- Up to PostgreSQL 15 CREATEROLE reaches every role that is no superuser; from 16
+  -- on only those that it has ADMIN on, as it has on those that it made.
+  IF current_setting('server_version_num')::int >= 160000 THEN
+    FOR _is IN SELECT r.rolname FROM pg_roles r WHERE r.rolname = ANY (ARRAY[{{lit .Role}}]::text[] || {{array .Logins}})
+        AND NOT pg_has_role(r.oid, 'MEMBER WITH ADMIN OPTION') LOOP
+      RAISE EXCEPTION 'the administrator needs: GRANT % TO {{ident .Admin}} WITH ADMIN TRUE, INHERIT FALSE, SET FALSE', quote_ident(_is.rolname);
+    END LOOP;
+    PERFORM set_config('createrole_self_grant', '', true); -- what it makes it does not become a member of
+  END IF;
+{{- else}}
   SELECT * INTO _is FROM pg_roles WHERE rolname = {{lit .Owner}};
   IF FOUND AND (_is.rolcanlogin OR _is.rolsuper OR _is.rolcreatedb OR _is.rolreplication OR _is.rolbypassrls OR EXISTS (
        SELECT FROM pg_auth_members m WHERE m.roleid = _is.oid AND m.member <> (SELECT oid FROM pg_roles WHERE rolname = current_user)
@@ -34,9 +63,25 @@ BEGIN
   IF FOUND AND (_is.rolsuper OR _is.rolcreaterole OR _is.rolcreatedb OR _is.rolreplication OR _is.rolbypassrls) THEN
     RAISE EXCEPTION 'the administrator {{.Admin}} is a superuser, or has CREATEROLE, CREATEDB, REPLICATION or BYPASSRLS: it needs a login without any attribute';
   END IF;
+{{- end}}
 END $keyturn$;
 
--- 2. The owner of the functions: nobody logs in as it, and nobody is a member.
+{{if .CreateRole}}-- 2. The administrator owns the functions, which do what it may do anyway. It looks
+--    into the sessions of others, and ends those of logins that are disarmed.
+DO $keyturn$
+DECLARE _right text;
+BEGIN
+  FOREACH _right IN ARRAY ARRAY['pg_signal_backend', 'pg_read_all_stats'] LOOP
+    IF NOT pg_has_role(_right, 'USAGE') THEN
+      BEGIN
+        EXECUTE format('GRANT %I TO %I', _right, current_user); -- up to PostgreSQL 15 CREATEROLE is enough
+      EXCEPTION WHEN insufficient_privilege THEN
+        RAISE EXCEPTION 'the administrator needs: GRANT pg_signal_backend, pg_read_all_stats TO {{ident .Admin}}';
+      END;
+    END IF;
+  END LOOP;
+END $keyturn$;
+{{else}}-- 2. The owner of the functions: nobody logs in as it, and nobody is a member.
 --    CREATEROLE lets it change logins that are no superusers (from PostgreSQL 16 on
 --    only those that it has ADMIN on), so that nothing here runs as a superuser.
 DO $keyturn$
@@ -59,15 +104,18 @@ BEGIN
     RAISE WARNING 'pg_hba.conf cannot be read here: look for lines that name {{.Role}} yourself';
   END;
 END $keyturn$;
-
--- 3. The administrator, who may call the functions and nothing else. Give it a
+{{end}}
+-- 3. {{if .CreateRole}}What keeps verifiers out of the server's log, as far as the administrator may.
+{{else}}The administrator, who may call the functions and nothing else. Give it a
 --    password afterwards:  \password {{.Admin}}
-DO $keyturn$
+{{end}}DO $keyturn$
 BEGIN
+{{- if not .CreateRole}}
   IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = {{lit .Admin}}) THEN
     CREATE ROLE {{ident .Admin}} LOGIN;
   END IF;
   EXECUTE format('GRANT CONNECT ON DATABASE %I TO %I', current_database(), {{lit .Admin}});
+{{- end}}
   -- Verifiers travel as parameters: keep parameters out of the server's log and statistics.
   BEGIN
     IF current_setting('server_version_num')::int >= 130000 THEN
@@ -108,6 +156,11 @@ BEGIN
       END IF;
     END LOOP;
   END IF;
+{{- if .Single}}
+  FOR r IN SELECT m.login FROM unnest(_managed) m (login) JOIN pg_roles p ON p.rolname = m.login WHERE m.login <> {{lit .Role}} AND p.rolcanlogin LOOP
+    RAISE EXCEPTION 'login % takes turns for {{.Role}} and is armed: the strategy cannot become single-role under it', r.login;
+  END LOOP;
+{{- end}}
   FOREACH _login IN ARRAY {{array .Logins}} LOOP
     SELECT p.*, coalesce(shobj_description(p.oid, 'pg_authid'), '') AS comment INTO r FROM pg_roles p WHERE p.rolname = _login;
     IF NOT FOUND THEN
@@ -160,20 +213,45 @@ BEGIN
   END LOOP;
 END $keyturn$;
 
--- 5. Which logins the functions may touch. A role that may log in itself is the
---    adopted one: it may be ended, and is never armed.
+-- 5. Which logins the functions may touch.{{if .Single}} The role is the one login, whose
+--    password is changed.{{else}} A role that may log in itself is the
+--    adopted one: it may be ended, and is never armed.{{end}}
 CREATE SCHEMA IF NOT EXISTS {{ident .Schema}} AUTHORIZATION {{ident .Owner}};
 REVOKE ALL ON SCHEMA {{ident .Schema}} FROM PUBLIC;
 CREATE TABLE IF NOT EXISTS {{ident .Schema}}.managed (login text PRIMARY KEY, role text NOT NULL);
 ALTER TABLE {{ident .Schema}}.managed OWNER TO {{ident .Owner}};
 --    The version that holds the login: it alone may be ended or given a time.
 ALTER TABLE {{ident .Schema}}.managed ADD COLUMN IF NOT EXISTS credential text,
-  ADD COLUMN IF NOT EXISTS version int, ADD COLUMN IF NOT EXISTS ended boolean NOT NULL DEFAULT false;
+  ADD COLUMN IF NOT EXISTS version int, ADD COLUMN IF NOT EXISTS ended boolean NOT NULL DEFAULT false,
+  ADD COLUMN IF NOT EXISTS single boolean NOT NULL DEFAULT false;
 REVOKE ALL ON {{ident .Schema}}.managed FROM PUBLIC;
+--    Of a single login: the verifiers of its versions, and which was the login's from when on.
+CREATE TABLE IF NOT EXISTS {{ident .Schema}}.held (login text NOT NULL, credential text NOT NULL, version int NOT NULL, verifier text,
+  active boolean NOT NULL DEFAULT false, ended boolean NOT NULL DEFAULT false, PRIMARY KEY (login, credential, version));
+CREATE TABLE IF NOT EXISTS {{ident .Schema}}.turns (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, login text NOT NULL,
+  credential text NOT NULL, version int NOT NULL, began timestamptz NOT NULL, since timestamptz);
+ALTER TABLE {{ident .Schema}}.held OWNER TO {{ident .Owner}};
+ALTER TABLE {{ident .Schema}}.turns OWNER TO {{ident .Owner}};
+REVOKE ALL ON {{ident .Schema}}.held, {{ident .Schema}}.turns FROM PUBLIC;
 INSERT INTO {{ident .Schema}}.managed (login, role)
   SELECT l, {{lit .Role}} FROM unnest({{array .Logins}}) l
-  UNION ALL SELECT rolname, rolname FROM pg_roles WHERE rolname = {{lit .Role}} AND rolcanlogin
+  UNION ALL SELECT rolname, rolname FROM pg_roles WHERE rolname = {{lit .Role}}{{if not .Single}} AND rolcanlogin{{end}}
   ON CONFLICT (login) DO UPDATE SET role = excluded.role;
+DO $keyturn$
+BEGIN
+{{- if .Single}}
+  IF EXISTS (SELECT FROM {{ident .Schema}}.managed m WHERE m.login = {{lit .Role}} AND m.ended) THEN
+    RAISE EXCEPTION 'login {{.Role}} was retired when logins began to take turns for it: the strategy stays alternating';
+  END IF;
+  UPDATE {{ident .Schema}}.managed m SET single = true WHERE m.login = {{lit .Role}};
+{{- else}}
+  IF EXISTS (SELECT FROM {{ident .Schema}}.held h WHERE h.login = {{lit .Role}} AND NOT h.active AND NOT h.ended) THEN
+    RAISE EXCEPTION 'a rotation of {{.Role}} is not at its end: bring it there before the strategy changes';
+  END IF;
+  UPDATE {{ident .Schema}}.managed m SET single = false WHERE m.login = {{lit .Role}};
+  UPDATE {{ident .Schema}}.held h SET active = false, ended = true, verifier = NULL WHERE h.login = {{lit .Role}};
+{{- end}}
+END $keyturn$;
 DO $keyturn$
 DECLARE _login text; r record; _held jsonb;
 BEGIN
@@ -193,7 +271,7 @@ BEGIN
       RAISE EXCEPTION 'login % may log in, and nobody knows for which version: disarm it, or write credential and version into {{.Schema}}.managed', r.login;
     END IF;
   END LOOP;
-  IF current_setting('server_version_num')::int >= 160000 THEN
+  IF current_setting('server_version_num')::int >= 160000 AND {{not .CreateRole}} THEN
     FOR _login IN SELECT m.login FROM {{ident .Schema}}.managed m WHERE m.role = {{lit .Role}} LOOP
       EXECUTE format('GRANT %I TO %I WITH ADMIN TRUE, INHERIT FALSE, SET FALSE', _login, {{lit .Owner}});
     END LOOP;
@@ -212,13 +290,14 @@ BEGIN
 END $keyturn$;
 GRANT USAGE ON SCHEMA {{ident .Schema}} TO {{ident .Admin}};
 
--- 7. A managed service's administrator leaves the owner again.
+{{if not .CreateRole}}-- 7. A managed service's administrator leaves the owner again.
 DO $keyturn$
 BEGIN
   IF NOT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) THEN
     EXECUTE format('REVOKE %I FROM %I', {{lit .Owner}}, current_user);
   END IF;
 END $keyturn$;
+{{end -}}
 COMMIT;
 
 -- Lines of pg_hba.conf that name {{.Role}} must name its logins too, or +{{.Role}}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -29,6 +30,26 @@ type state struct {
 	Members    []membership        `json:"members"`   // of which roles it is a member
 	Owned      int                 `json:"owned"`     // objects and rights of its own, in any database
 	Holder     holder              `json:"holder"`
+
+	Single   bool   `json:"single"`   // its password is changed, and the rest is of that
+	Versions []held `json:"versions"` // by credential and number
+	Turns    []turn `json:"turns"`    // in their order
+}
+
+// A held is a version of a single login.
+type held struct {
+	holder
+	Active bool  `json:"active"`
+	Same   *bool `json:"same"` // the login's password is this version's; nil: not visible here
+}
+
+// A turn says from when on a version's password was the login's: not before it
+// began; for sure, on every host, since then (the zero time: not yet).
+type turn struct {
+	Credential string    `json:"credential"`
+	Version    int       `json:"version"`
+	Began      time.Time `json:"began"`
+	Since      time.Time `json:"since"`
 }
 
 type membership struct {
@@ -76,7 +97,11 @@ func (s state) until() time.Time {
 // same reports whether two hosts say the same of what arming and ending change.
 func (s state) same(o state) bool {
 	return s.Exists == o.Exists && s.CanLogin == o.CanLogin && s.Until == o.Until && s.Holder == o.Holder &&
-		(s.Password == nil || o.Password == nil || *s.Password == *o.Password)
+		(s.Password == nil || o.Password == nil || *s.Password == *o.Password) && slices.EqualFunc(s.Versions, o.Versions, held.like)
+}
+
+func (h held) like(o held) bool {
+	return h.holder == o.holder && h.Active == o.Active && (h.Same == nil || o.Same == nil || *h.Same == *o.Same)
 }
 
 // state asks one host for one role.
