@@ -81,7 +81,7 @@ func (t *Target) adoptable(dir *os.Root, credential string, inHome bool) ([]stri
 	for _, fi := range files {
 		fields = append(fields, fi.Name())
 	}
-	if lost := missing(fields, slices.Concat(t.needed(credential), t.Public[credential])); len(lost) > 0 {
+	if lost := missing(fields, slices.Concat(t.needed(credential), t.told(credential))); len(lost) > 0 {
 		return nil, rotation.Errorf(rotation.Invalid, "name the files as the fields are named, each a file of its own, no symlink",
 			"there is no file for %s", strings.Join(lost, ", "))
 	}
@@ -100,9 +100,19 @@ func (t *Target) adoptable(dir *os.Root, credential string, inHome bool) ([]stri
 	return fields, nil
 }
 
+// told returns the public fields that every version has.
+func (t *Target) told(credential string) []string {
+	return slices.DeleteFunc(slices.Clone(t.Public[credential]), func(f string) bool { return slices.Contains(t.Derived[credential], f) })
+}
+
 // readPublic reads the fields that are no secret.
 func (t *Target) readPublic(dir *os.Root, v *rotation.Version) error {
-	for _, f := range t.Public[v.Credential] {
+	for _, f := range slices.Concat(t.told(v.Credential), t.Derived[v.Credential]) {
+		if slices.Contains(t.Derived[v.Credential], f) {
+			if _, err := dir.Lstat(f); errors.Is(err, fs.ErrNotExist) {
+				continue
+			}
+		}
 		value, err := readField(dir, f)
 		if err != nil {
 			return fmt.Errorf("reading the public field %q: %w", f, err)

@@ -61,6 +61,10 @@ type Options struct {
 	// Public lists, by credential, the fields that are no secret.
 	Public map[string][]string
 
+	// Derived lists, by credential, those of Public that follow from others: a
+	// version that is adopted need not have them.
+	Derived map[string][]string
+
 	// Restart holds, by credential, the command that makes applications which
 	// read only at start read again. Most need none.
 	Restart map[string]Restart

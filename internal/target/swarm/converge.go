@@ -103,8 +103,8 @@ type watcher struct {
 	starting  map[string]time.Time // when a task was first seen to start, by our clock
 	firstSeen map[string]time.Time // when a task was first seen to run
 	states    map[string]swarm.TaskState
-	health    *bool // whether the tasks have a health check
-	down      map[string]bool
+	health    *bool             // whether the tasks have a health check
+	down      map[string]string // names by ids
 	downAt    time.Time
 }
 
@@ -176,14 +176,12 @@ func (w *watcher) slowest(t swarm.Task, now time.Time) {
 // task is no longer waited for; cleanup still sees it as a use.
 func (w *watcher) nodeDown(ctx context.Context, id string) bool {
 	if now := w.Now(); now.Sub(w.downAt) > 2*time.Second {
-		nodes, err := w.engine.nodes(ctx)
+		down, err := w.engine.downNodes(ctx)
 		if err != nil {
 			return false
 		}
-		w.down, w.downAt = map[string]bool{}, now
-		for _, n := range nodes {
-			w.down[n.ID] = n.Status.State == swarm.NodeStateDown
-		}
+		w.down, w.downAt = down, now
 	}
-	return w.down[id]
+	_, down := w.down[id]
+	return down
 }

@@ -19,6 +19,7 @@ const (
 	labelRelay      = "keyturn.relay"    // on relays
 	labelProbe      = "keyturn.probe"    // on probes
 	labelHolder     = "keyturn.holder"   // of a lease, as JSON
+	labelJournal    = "keyturn.journal"  // of entries that wait to be sent: the journal
 )
 
 // labels are those of a secret of the version, made by a rotation.

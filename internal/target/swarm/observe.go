@@ -129,12 +129,25 @@ func (t *Target) uses(ctx context.Context, credential string, ours func(*swarm.S
 			uses = append(uses, use{rotation.Use{Kind: usePrevious, Name: s.Spec.Name}, s})
 		}
 	}
+	down := map[string]string(nil) // is asked for at need
 	for _, task := range tasks {
 		s := byID[task.ServiceID]
 		if !alive(task) || isProbe(s.Spec) || ofProbe(task) || !names(task.Spec, ours) {
 			continue
 		}
-		uses = append(uses, use{rotation.Use{Kind: useTask, Name: taskName(s.Spec.Name, task), Detail: string(task.Status.State)}, s})
+		u := rotation.Use{Kind: useTask, Name: taskName(s.Spec.Name, task), Detail: string(task.Status.State)}
+		if !running(task.DesiredState) && down == nil {
+			if down, err = t.engine.downNodes(ctx); err != nil {
+				return nil, err
+			}
+		}
+		if node, ok := down[task.NodeID]; ok {
+			// It may run on where nobody hears from it: only people know better.
+			u.Detail = "was " + u.Detail + " on node " + node + ", which is down"
+			u.Hint = "bring node " + node + " back; if it is lost for good, remove it: docker node demote " + task.NodeID +
+				" (a manager), docker node rm --force " + task.NodeID
+		}
+		uses = append(uses, use{u, s})
 	}
 	return uses, nil
 }

@@ -167,7 +167,7 @@ func (t *Target) preflightService(ctx context.Context, p rotation.Placement, c r
 				"an update of service %q is %s", p.Service, state)
 		}
 	}
-	if s.job() {
+	if s.job() || c.Stricken() { // what fails now is what the move mends
 		return nil
 	}
 	tasks, err := t.engine.tasks(ctx, s.ID)

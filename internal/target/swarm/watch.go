@@ -106,6 +106,21 @@ func (e engine) hasHealthcheck(ctx context.Context, s swarm.ServiceSpec) bool {
 	return len(test) > 0 && test[0] != "NONE"
 }
 
+// downNodes returns the names of the nodes that nobody hears from, by their ids.
+func (e engine) downNodes(ctx context.Context) (map[string]string, error) {
+	nodes, err := e.nodes(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := map[string]string{}
+	for _, n := range nodes {
+		if n.Status.State == swarm.NodeStateDown {
+			out[n.ID] = n.Description.Hostname
+		}
+	}
+	return out, nil
+}
+
 // nodes returns every node.
 func (e engine) nodes(ctx context.Context) ([]swarm.Node, error) {
 	nodes, err := e.NodeList(ctx, swarm.NodeListOptions{})
