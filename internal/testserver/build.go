@@ -35,8 +35,7 @@ func buildGo(ctx context.Context, pkg string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	sum := sha256.Sum256([]byte(root))
-	dir, err := cacheDir("bin", hex.EncodeToString(sum[:6]))
+	dir, err := cacheDir("bin", keyOf([]byte(root)))
 	if err != nil {
 		return "", err
 	}
@@ -80,8 +79,7 @@ func buildTool(ctx context.Context, module, pkg string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	sum := sha256.Sum256(sums)
-	dir, err := cacheDir("tools", hex.EncodeToString(sum[:6]))
+	dir, err := cacheDir("tools", keyOf(sums))
 	if err != nil {
 		return "", err
 	}
@@ -101,6 +99,12 @@ func buildTool(ctx context.Context, module, pkg string) (string, error) {
 		return "", fmt.Errorf("%w: %s", err, bytes.TrimSpace(said))
 	}
 	return path, os.Rename(path+".built", path)
+}
+
+// keyOf is what something in the cache is called that hangs on a text.
+func keyOf(text []byte) string {
+	sum := sha256.Sum256(text)
+	return hex.EncodeToString(sum[:6])
 }
 
 // locked lets one process at a time build a program. The lock ends with its holder.

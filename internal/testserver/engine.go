@@ -1,7 +1,6 @@
 package testserver
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -180,6 +179,27 @@ func (e *Engine) waitReady(ctx context.Context) error {
 // is made first, with a device name and a subnet of its own: by itself Swarm
 // would share one device, docker_gwbridge, between all engines of a machine.
 func (e *Engine) initSwarm(ctx context.Context) error {
+	if err := e.makeBridge(ctx); err != nil {
+		return err
+	}
+	port, err := freePort("udp", "0.0.0.0")
+	if err != nil {
+		return err
+	}
+	_, err = e.client.SwarmInit(ctx, swarm.InitRequest{
+		ListenAddr:      e.ManagerAddr(),
+		AdvertiseAddr:   e.addr,
+		DataPathPort:    uint32(port),
+		DefaultAddrPool: []string{"198.19.0.0/16"},
+		SubnetSize:      24,
+	})
+	if err != nil {
+		return fmt.Errorf("initialising the Swarm: %w", err)
+	}
+	return e.removeIngress(ctx)
+}
+
+func (e *Engine) makeBridge(ctx context.Context) error {
 	_, err := e.client.NetworkCreate(ctx, "docker_gwbridge", network.CreateOptions{
 		Driver: "bridge",
 		IPAM:   &network.IPAM{Config: []network.IPAMConfig{{Subnet: e.gateway[:len(e.gateway)-1] + "0/24", Gateway: e.gateway}}},
@@ -192,21 +212,7 @@ func (e *Engine) initSwarm(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("making the bridge: %w", err)
 	}
-	port, err := freePort("udp", "0.0.0.0")
-	if err != nil {
-		return err
-	}
-	_, err = e.client.SwarmInit(ctx, swarm.InitRequest{
-		ListenAddr:      e.addr + ":2377",
-		AdvertiseAddr:   e.addr,
-		DataPathPort:    uint32(port),
-		DefaultAddrPool: []string{"198.19.0.0/16"},
-		SubnetSize:      24,
-	})
-	if err != nil {
-		return fmt.Errorf("initialising the Swarm: %w", err)
-	}
-	return e.removeIngress(ctx)
+	return nil
 }
 
 // removeIngress removes the network of published ports, which nobody uses here:
@@ -251,6 +257,37 @@ func (e *Engine) LogText() (string, error) {
 	return string(data), nil
 }
 
+// Crash ends the engine with all its containers at once, as a power failure does. What
+// it has stored stays, for [Engine.Restart].
+func (e *Engine) Crash() { e.process.kill() }
+
+// Restart starts an engine again after [Engine.Crash], and waits until it manages its
+// Swarm.
+func (e *Engine) Restart(ctx context.Context) error {
+	for _, left := range []string{"exec", "docker.sock", "dockerd.pid"} {
+		if err := os.RemoveAll(e.path(left)); err != nil {
+			return fmt.Errorf("restarting the Docker engine: %w", err)
+		}
+	}
+	if err := e.startDaemon(); err != nil {
+		return fmt.Errorf("restarting the Docker engine: %w", err)
+	}
+	if err := e.waitReady(ctx); err != nil {
+		return fmt.Errorf("restarting the Docker engine: %w; the end of its log: %s", err, e.logTail())
+	}
+	for {
+		info, err := e.client.Info(ctx)
+		if err == nil && (e.opts.NoSwarm || info.Swarm.ControlAvailable && info.Swarm.Nodes > 0) {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("restarting the Docker engine: waiting for its Swarm: %w", ctx.Err())
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
 // Stop ends the engine with all its containers at once, and removes
 // everything it has made. It may be called again.
 func (e *Engine) Stop() error {
@@ -276,11 +313,4 @@ func (e *Engine) Stop() error {
 func (e *Engine) path(name string) string { return filepath.Join(e.dir, name) }
 
 // logTail is the end of the log, for errors.
-func (e *Engine) logTail() string {
-	data, err := os.ReadFile(e.path("dockerd.log"))
-	if err != nil {
-		return err.Error()
-	}
-	lines := bytes.Split(bytes.TrimSpace(data), []byte("\n"))
-	return string(bytes.Join(lines[max(0, len(lines)-5):], []byte("\n")))
-}
+func (e *Engine) logTail() string { return tailOf(e.path("dockerd.log")) }

@@ -131,7 +131,7 @@ func (e *Engine) LoginLoadImage(ctx context.Context) (string, error) {
 	}
 	_, err = e.BuildScratch(ctx, tag, map[string]string{"/loginload": program}, ImageConfig{
 		Entrypoint:  []string{"/loginload"},
-		Healthcheck: &Healthcheck{Cmd: []string{"/loginload", "health"}, Interval: time.Second, Timeout: 3 * time.Second, Retries: 3},
+		Healthcheck: &Healthcheck{Cmd: []string{"/loginload", "health"}, Interval: time.Second, Timeout: 10 * time.Second, Retries: 3},
 	})
 	return tag, err
 }

@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"strconv"
+	"testing"
 )
 
 // Ports are taken below the range that Linux uses for outgoing connections
@@ -46,4 +47,15 @@ func free(network string, port int, hosts []string) bool {
 		_ = l.Close()
 	}
 	return true
+}
+
+// FreePort returns a TCP port of 127.0.0.1 that is free just now, for a service that a
+// test starts itself.
+func FreePort(t testing.TB) int {
+	t.Helper()
+	port, err := freePort("tcp", "127.0.0.1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return port
 }

@@ -36,6 +36,9 @@ type PostgresOptions struct {
 	// Netns is the network namespace that the server listens in, on all of its
 	// addresses; "" is ours. Only what is in there reaches it, by a name of Names.
 	Netns string
+	// Release is the release of PostgreSQL, one of those that tools/postgres names;
+	// "" is the machine's own. It has no psql and no pg_basebackup.
+	Release string
 	// StartTimeout bounds the start; zero means 60 seconds.
 	StartTimeout time.Duration
 }
@@ -94,7 +97,7 @@ func (p *Postgres) bringUp(ctx context.Context, fill func(context.Context) error
 	}
 	ctx, cancel := context.WithTimeout(ctx, p.opts.StartTimeout)
 	defer cancel()
-	if err := p.prepare(); err != nil {
+	if err := p.prepare(ctx); err != nil {
 		return errors.Join(fmt.Errorf("starting PostgreSQL: %w", err), p.Remove())
 	}
 	if err := fill(ctx); err != nil {
@@ -104,11 +107,8 @@ func (p *Postgres) bringUp(ctx context.Context, fill func(context.Context) error
 }
 
 // prepare finds the programs and makes everything but the data.
-func (p *Postgres) prepare() error {
+func (p *Postgres) prepare(ctx context.Context) error {
 	var err error
-	if p.bin, p.version, err = findPostgres(); err != nil {
-		return err
-	}
 	if p.owner, err = serverUser(); err != nil {
 		return err
 	}
@@ -116,6 +116,14 @@ func (p *Postgres) prepare() error {
 		return err
 	}
 	if p.guard, err = startGuard("postgres", p.dir); err != nil {
+		return err
+	}
+	if p.opts.Release != "" {
+		err = p.installRelease(ctx)
+	} else {
+		p.bin, p.version, err = findPostgres()
+	}
+	if err != nil {
 		return err
 	}
 	if p.port, err = freePort("tcp", append([]string{"127.0.0.1"}, p.opts.ListenAddresses...)...); err != nil {

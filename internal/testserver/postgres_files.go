@@ -310,14 +310,7 @@ func (p *Postgres) lockFile() []string {
 }
 
 // tail is the end of the log, for errors.
-func (p *Postgres) tail() string {
-	data, err := os.ReadFile(p.LogFile())
-	if err != nil {
-		return err.Error()
-	}
-	lines := bytes.Split(bytes.TrimSpace(data), []byte("\n"))
-	return string(bytes.Join(lines[max(0, len(lines)-5):], []byte("\n")))
-}
+func (p *Postgres) tail() string { return tailOf(p.LogFile()) }
 
 // randomText is a password of 128 bits or more.
 func randomText() string { return rand.Text() }

@@ -27,6 +27,40 @@ func (p *Postgres) StartStandby(ctx context.Context, opts PostgresOptions) (*Pos
 	return s, nil
 }
 
+// Promote makes a standby the primary, as somebody does who fails over.
+func (p *Postgres) Promote(ctx context.Context) error {
+	if p.primary == nil {
+		return errors.New("promoting: this server is a primary")
+	}
+	promoted := false
+	if err := p.scan(ctx, "select pg_promote(true, 60)", &promoted); err != nil {
+		return fmt.Errorf("promoting: %w", err)
+	}
+	if !promoted {
+		return errors.New("promoting: still a standby after a minute")
+	}
+	p.primary = nil
+	return nil
+}
+
+// CutOff ends a standby's stream: what the primary writes from now on is lost to it.
+func (p *Postgres) CutOff(ctx context.Context) error {
+	if err := p.Exec(ctx, "postgres", "alter system set primary_conninfo = ''", "select pg_reload_conf()"); err != nil {
+		return fmt.Errorf("cutting the standby off: %w", err)
+	}
+	for {
+		n := 0
+		if err := p.scan(ctx, "select count(*) from pg_stat_wal_receiver", &n); err != nil || n == 0 {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("cutting the standby off: %w", ctx.Err())
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
 // fillStandby copies the primary's data and starts.
 func (p *Postgres) fillStandby(ctx context.Context) error {
 	pass := fmt.Sprintf("127.0.0.1:%d:*:%s:%s\n", p.primary.port, AdminUser, p.password)

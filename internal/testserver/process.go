@@ -1,6 +1,7 @@
 package testserver
 
 import (
+	"bytes"
 	"net"
 	"os"
 	"os/exec"
@@ -70,4 +71,14 @@ func hasAddress(ip string) bool {
 		}
 	}
 	return false
+}
+
+// tailOf is the end of a log, for errors.
+func tailOf(log string) string {
+	data, err := os.ReadFile(log)
+	if err != nil {
+		return err.Error()
+	}
+	lines := bytes.Split(bytes.TrimSpace(data), []byte("\n"))
+	return string(bytes.Join(lines[max(0, len(lines)-5):], []byte("\n")))
 }

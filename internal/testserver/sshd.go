@@ -234,6 +234,15 @@ func (s *SSHD) URL(socket string) string { return "ssh://" + SSHUser + "@" + s.A
 // KnownHosts is the line of known_hosts for the server.
 func (s *SSHD) KnownHosts() string { return KnownHost(s.Addr(), s.hostKey) }
 
+// Authorize sets the lines of authorized_keys; who is logged in stays so.
+func (s *SSHD) Authorize(lines []string) error {
+	fresh := s.path("authorized_keys.new")
+	if err := os.WriteFile(fresh, []byte(strings.Join(lines, "\n")+"\n"), 0o644); err != nil {
+		return fmt.Errorf("authorizing keys: %w", err)
+	}
+	return os.Rename(fresh, s.path("authorized_keys"))
+}
+
 // LogText returns what the server has logged.
 func (s *SSHD) LogText() (string, error) {
 	data, err := os.ReadFile(s.path("log"))

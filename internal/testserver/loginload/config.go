@@ -45,7 +45,7 @@ func readConfig(getenv func(string) string) (config, error) {
 	}
 	var err1, err2 error
 	c.every, err1 = duration(getenv, "LOAD_EVERY", 20*time.Millisecond)
-	c.timeout, err2 = duration(getenv, "LOAD_TIMEOUT", 5*time.Second)
+	c.timeout, err2 = duration(getenv, "LOAD_TIMEOUT", 20*time.Second)
 	if err := errors.Join(err1, err2); err != nil {
 		return config{}, err
 	}

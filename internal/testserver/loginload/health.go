@@ -11,7 +11,7 @@ import (
 
 const (
 	// healthAge is how old the last note of a good login may be.
-	healthAge = 3 * time.Second
+	healthAge = 8 * time.Second
 	// healthEvery bounds how often a good login is noted.
 	healthEvery = 200 * time.Millisecond
 	// enough failed logins in a row are bad health at once.

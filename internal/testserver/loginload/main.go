@@ -19,14 +19,19 @@
 //	LOAD_DIR                 a shared folder for the outcomes
 //	LOAD_TASK                the task's name (in Swarm: {{.Task.Name}})
 //	LOAD_EVERY               the pause between the starts of two logins, default 20ms
-//	LOAD_TIMEOUT             the limit of one login, default 5s
+//	LOAD_TIMEOUT             the limit of one login, default 20s
 //	LOAD_HEALTH_FILE         default /tmp/loginload.health
 //	LOAD_UNHEALTHY_USER      a user as whom the application calls itself unhealthy,
 //	                         though its logins work: a release that is broken
+//	LOAD_ALSO                a prefix: with "SECOND_" it logs in with a second
+//	                         credential, too, which SECOND_POSTGRES_USER and so
+//	                         on name; what is not set is as for the first
 package main
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -46,6 +51,15 @@ func run(args []string) error {
 	if err != nil {
 		return err
 	}
+	all := []config{c}
+	if prefix := os.Getenv("LOAD_ALSO"); prefix != "" {
+		also, err := readConfig(func(name string) string { return cmp.Or(os.Getenv(prefix+name), os.Getenv(name)) })
+		if err != nil {
+			return err
+		}
+		also.task, also.healthFile = c.task+".also", c.healthFile+".also"
+		all = append(all, also)
+	}
 	command := "run"
 	if len(args) > 0 {
 		command = args[0]
@@ -54,7 +68,7 @@ func run(args []string) error {
 	case "run":
 		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 		defer stop()
-		return newLoad(c).run(ctx)
+		return runAll(ctx, all)
 	case "once":
 		o := c.login(context.Background())
 		if !o.OK {
@@ -62,7 +76,30 @@ func run(args []string) error {
 		}
 		return nil
 	case "health":
-		return checkHealth(c)
+		for _, c := range all {
+			if err := checkHealth(c); err != nil {
+				return err
+			}
+		}
+		return nil
 	}
 	return fmt.Errorf("unknown command %q: run, once or health", command)
+}
+
+// runAll runs the loads until ctx ends or one of them cannot go on.
+func runAll(ctx context.Context, all []config) error {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	ends := make(chan error, len(all))
+	for _, c := range all {
+		go func() {
+			defer stop()
+			ends <- newLoad(c).run(ctx)
+		}()
+	}
+	var errs []error
+	for range all {
+		errs = append(errs, <-ends)
+	}
+	return errors.Join(errs...)
 }
