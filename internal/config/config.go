@@ -22,16 +22,28 @@ import (
 // is wrong already is dropped.
 //
 // Settings that have Fields() []string or PublicFields() []string say which
-// fields a credential has, and which of them are no secret.
+// fields a credential has, and which of them are no secret; DerivedFields() []string
+// names public ones that what is adopted may lack. Others that settings may have:
+//
+//	Gap() string                           what fails at every cutover, which must be accepted
+//	Beside() string                        why services need the next version before the cutover
+//	Pace() (every, overlap time.Duration)  how often it is rotated, and how long two are valid, by default
+//	Life() time.Duration                   how long a version can be valid at all
+//	Place() (key, folder string)           the folder that its target must keep it in, and its key
 type Section func(decode func(into any) error) (settings any, err error)
 
 // A Config is a configuration that was checked.
 type Config struct {
-	Journal        string        // path of the journal's file; "" means the default
-	FingerprintKey secret.Source // zero: the journal's own
-	Swarm          *Swarm        // nil if the target is a directory
-	Directory      *Directory    // nil if the target is a Swarm
-	Credentials    []Credential  // in the order of the file
+	Journal        string          // path of the journal's file; "" means the default, unless it is on GitHub
+	JournalGitHub  bool            // whether the journal is a branch on GitHub
+	GitHub         *GitHub         // nil: what the workflow's run says
+	FingerprintKey secret.Source   // zero: the journal's own
+	Swarm          *Swarm          // nil if the target is another
+	Directory      *Directory      // nil if the target is another
+	ActionsSecrets *ActionsSecrets `json:",omitempty"` // nil if the target is another
+	Credentials    []Credential    // in the order of the file
+	Reminders      []Reminder      `json:",omitempty"` // the same
+	Notify         []Channel       `json:",omitempty"` // the same
 }
 
 // Swarm says how the Swarm is reached.
@@ -68,6 +80,10 @@ type Credential struct {
 	AcceptGap bool
 	Ignore    []Ignored
 	Restart   []string // directory: run after the move
+	Approve   *Approvals
+	Allow     *Allows
+	Windows   []Window      // in which a cutover may begin; none: always
+	Jitter    time.Duration // by how much it may be due earlier
 }
 
 // Stack says which stack the services belong to.

@@ -30,14 +30,18 @@ type entry struct {
 	AcceptGap bool              `yaml:"accept-gap"`
 	Ignore    []Ignored         `yaml:"ignore"`
 	Restart   []string          `yaml:"restart"`
+	Approve   *Approvals        `yaml:"approve"`
+	Allow     *Allows           `yaml:"allow"`
+	Windows   []string          `yaml:"windows"`
+	Jitter    *time.Duration    `yaml:"jitter"`
 }
 
 // laterBackends are planned and not built.
-var laterBackends = []string{"github", "consul", "kafka", "vault", "certificate"}
+var laterBackends = []string{"consul", "kafka", "vault", "certificate"}
 
 // NotBuilt names keys of later releases.
 func (*entry) NotBuilt() []string {
-	return []string{"approve", "after", "windows", "notify", "allow", "store", "stores"}
+	return []string{"after", "notify", "store", "stores"}
 }
 
 var credentialName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]*[a-z0-9])?$`)
@@ -64,12 +68,23 @@ func (p *parser) credential(cfg *Config, name, n *yaml.Node, key string) (Creden
 	p.decode(rest, key, reflect.ValueOf(&e).Elem())
 	p.homes = homes
 	p.fill(&c, e, n, key)
-	fields := p.fields(&c, n, key)
-	p.services(cfg, &c, e, n, key, fields)
+	fields := p.fields(cfg, &c, n, key)
+	if cfg.ActionsSecrets == nil {
+		p.services(cfg, &c, e, n, key, fields)
+	}
 	p.ignored(&c, n, key)
 	p.restart(cfg, e, n, key)
+	p.approve(c.Approve, n, key)
+	p.windows(&c, e.Windows, n, key)
+	p.allow(c.Allow, n, key)
 	p.swarmOnly(cfg, n, key)
-	p.defaultBases(&c, n, key)
+	if cfg.ActionsSecrets != nil {
+		p.inActions(&c, n, key)
+	}
+	p.place(cfg, &c, n, key)
+	if cfg.ActionsSecrets == nil {
+		p.defaultBases(&c, n, key)
+	}
 	return c, true
 }
 

@@ -52,7 +52,7 @@ func (p *parser) unknownField(n *yaml.Node, key, field string, f fields) bool {
 
 // fields checks the templates and the names of secrets against the fields that
 // there are, and returns these.
-func (p *parser) fields(c *Credential, n *yaml.Node, key string) fields {
+func (p *parser) fields(cfg *Config, c *Credential, n *yaml.Node, key string) fields {
 	f := fieldsOf(c)
 	for _, field := range f.rendered {
 		p.template(at(n, "render", field), join(key+".render", field), field, c.Render[field], f)
@@ -60,7 +60,11 @@ func (p *parser) fields(c *Credential, n *yaml.Node, key string) fields {
 	p.cycles(c.Render, at(n, "render"), key+".render")
 	for _, field := range sorted(c.Secrets) {
 		p.unknownField(keyNode(at(n, "secrets"), field), key+".secrets", field, f)
-		p.base(c, at(n, "secrets", field), join(key+".secrets", field), field, c.Secrets[field])
+		name := p.base
+		if cfg.ActionsSecrets != nil {
+			name = p.actionsName
+		}
+		name(c, at(n, "secrets", field), join(key+".secrets", field), field, c.Secrets[field])
 	}
 	return f
 }

@@ -18,8 +18,11 @@ import (
 // Full returns the configuration with every default written out, so that
 // [Parse] makes the same of it. Where a secret stands is all that it says of it.
 func (c *Config) Full() ([]byte, error) {
-	f := file{Version: 1, FingerprintKey: c.FingerprintKey, Swarm: c.Swarm, Directory: c.Directory}
-	if c.Journal != "" {
+	f := file{Version: 1, FingerprintKey: c.FingerprintKey, GitHub: c.GitHub, Swarm: c.Swarm, Directory: c.Directory, ActionsSecrets: c.ActionsSecrets}
+	switch {
+	case c.JournalGitHub:
+		f.Journal = "github"
+	case c.Journal != "":
 		f.Journal = "file:" + c.Journal
 	}
 	f.Credentials = yaml.Node{Kind: yaml.MappingNode}
@@ -29,6 +32,22 @@ func (c *Config) Full() ([]byte, error) {
 			return nil, fmt.Errorf("writing %s: %w", cred.Name, err)
 		}
 		put(&f.Credentials, cred.Name, node)
+	}
+	for _, r := range c.Reminders {
+		node, err := encode(reflect.ValueOf(r.full()))
+		if err != nil {
+			return nil, fmt.Errorf("writing %s: %w", r.Name, err)
+		}
+		f.Reminders.Kind = yaml.MappingNode
+		put(&f.Reminders, r.Name, node)
+	}
+	for _, ch := range c.Notify {
+		node, err := encode(reflect.ValueOf(ch.full()))
+		if err != nil {
+			return nil, fmt.Errorf("writing %s: %w", ch.Name, err)
+		}
+		f.Notify.Kind = yaml.MappingNode
+		put(&f.Notify, ch.Name, node)
 	}
 	node, err := encode(reflect.ValueOf(f))
 	if err != nil {
@@ -51,10 +70,16 @@ func (c *Config) full(cred Credential) (*yaml.Node, error) {
 	}
 	e := entry{Through: cred.Through, Stack: cred.Stack, Render: cred.Render, Secrets: cred.Secrets, Every: &cred.Every, Overlap: &cred.Overlap,
 		Grace: &cred.Grace, Bound: &cred.Bound, MinAge: &cred.MinAge, Expiry: expiry, Mounts: cred.Mounts, Rollout: cred.Rollout,
-		AcceptGap: cred.AcceptGap, Ignore: cred.Ignore, Restart: cred.Restart}
+		AcceptGap: cred.AcceptGap, Ignore: cred.Ignore, Restart: cred.Restart, Approve: cred.Approve, Allow: cred.Allow, Jitter: &cred.Jitter}
+	for _, w := range cred.Windows {
+		e.Windows = append(e.Windows, w.Text)
+	}
 	if c.Directory != nil { // what is of a Swarm may not stand there
 		e.Stack, e.Secrets, e.Ignore = nil, nil, nil
 		e.Rollout = Rollout{HealthTimeout: cred.Rollout.HealthTimeout}
+	}
+	if c.ActionsSecrets != nil {
+		e.Stack, e.Ignore, e.Rollout = nil, nil, Rollout{HealthTimeout: cred.Rollout.HealthTimeout}
 	}
 	for _, s := range cred.Services {
 		node, err := encode(reflect.ValueOf(s))

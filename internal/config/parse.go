@@ -11,16 +11,20 @@ import (
 
 // file is the whole configuration as it is written.
 type file struct {
-	Version        int           `yaml:"version"`
-	Journal        string        `yaml:"journal"`
-	FingerprintKey secret.Source `yaml:"fingerprint-key"`
-	Swarm          *Swarm        `yaml:"swarm"`
-	Directory      *Directory    `yaml:"directory"`
-	Credentials    yaml.Node     `yaml:"credentials"`
+	Version        int             `yaml:"version"`
+	Journal        string          `yaml:"journal"`
+	FingerprintKey secret.Source   `yaml:"fingerprint-key"`
+	GitHub         *GitHub         `yaml:"github"`
+	Swarm          *Swarm          `yaml:"swarm"`
+	Directory      *Directory      `yaml:"directory"`
+	ActionsSecrets *ActionsSecrets `yaml:"actions-secrets"`
+	Credentials    yaml.Node       `yaml:"credentials"`
+	Reminders      yaml.Node       `yaml:"reminders"`
+	Notify         yaml.Node       `yaml:"notify"`
 }
 
 // NotBuilt names keys of later releases.
-func (*file) NotBuilt() []string { return []string{"swarms", "notify", "telemetry", "stores"} }
+func (*file) NotBuilt() []string { return []string{"swarms", "telemetry", "stores"} }
 
 // Parse reads a configuration. The error is of type [Faults]; it repeats no
 // value of the file, for each may be a secret in the wrong place. Name stands
@@ -64,11 +68,12 @@ type paced struct {
 }
 
 func (p *parser) config(f file) *Config {
-	cfg := &Config{FingerprintKey: f.FingerprintKey, Swarm: f.Swarm, Directory: f.Directory}
+	cfg := &Config{FingerprintKey: f.FingerprintKey, GitHub: f.GitHub, Swarm: f.Swarm, Directory: f.Directory, ActionsSecrets: f.ActionsSecrets}
 	if f.Version != 1 && !p.faults.below("version") {
 		p.fault(at(p.doc, "version"), "version", "write: version: 1", "want version 1")
 	}
 	p.journal(cfg, f.Journal)
+	p.github(cfg.GitHub)
 	p.targets(cfg)
 	switch {
 	case f.Credentials.Kind == 0 && p.faults.below("credentials"):
@@ -84,18 +89,20 @@ func (p *parser) config(f file) *Config {
 			cfg.Credentials = append(cfg.Credentials, c)
 		}
 	}
+	cfg.Reminders = p.reminders(&f.Reminders)
+	cfg.Notify = p.notify(&f.Notify)
 	return cfg
 }
 
 func (p *parser) journal(cfg *Config, s string) {
 	n := at(p.doc, "journal")
-	const hint = "write: journal: file:/var/lib/keyturn/journal.jsonl"
+	const hint = "write: journal: github, or journal: file:/var/lib/keyturn/journal.jsonl"
 	switch path, isFile := strings.CutPrefix(s, "file:"); {
 	case s == "" && child(p.doc, "journal") != nil && !p.faults.below("journal"):
 		p.fault(n, "journal", hint, "the journal has no place")
 	case s == "":
 	case s == "github":
-		p.fault(n, "journal", hint, `a journal on GitHub is not built yet`)
+		cfg.JournalGitHub = true
 	case !isFile:
 		p.fault(n, "journal", hint, "unknown kind of journal")
 	case !strings.HasPrefix(path, "/"):
@@ -111,8 +118,14 @@ func (p *parser) targets(cfg *Config) {
 	switch {
 	case cfg.Swarm != nil && cfg.Directory != nil:
 		p.fault(at(p.doc, "directory"), "directory", "keep one of them", "a configuration has a swarm or a directory, not both")
-	case cfg.Swarm == nil && cfg.Directory == nil:
+	case cfg.ActionsSecrets != nil && (cfg.Swarm != nil || cfg.Directory != nil):
+		p.fault(at(p.doc, "actions-secrets"), "actions-secrets", "keep one of them, and write a configuration of its own for the other",
+			"a configuration has a swarm, a directory or actions-secrets")
+	case cfg.Swarm == nil && cfg.Directory == nil && cfg.ActionsSecrets == nil:
 		cfg.Swarm = &Swarm{}
+	}
+	if cfg.ActionsSecrets != nil {
+		p.actionsSecrets(cfg.ActionsSecrets)
 	}
 	if cfg.Directory != nil && !absolute(cfg.Directory.Path) && !p.faults.below("directory") {
 		p.fault(at(p.doc, "directory", "path"), "directory.path", "write it as /srv/credentials", "want an absolute path")

@@ -16,6 +16,9 @@ const (
 	defaultBound   = 7 * day
 )
 
+// margin is what must be left of a version's life for the phases themselves.
+const margin = 5 * time.Minute
+
 func or(d *time.Duration, otherwise time.Duration) time.Duration {
 	if d == nil {
 		return otherwise
@@ -23,15 +26,31 @@ func or(d *time.Duration, otherwise time.Duration) time.Duration {
 	return *d
 }
 
+// pace returns how often a credential is rotated, and how long two versions are
+// valid, if nothing is written.
+func pace(settings any) (every, overlap time.Duration) {
+	if s, ok := settings.(interface {
+		Pace() (every, overlap time.Duration)
+	}); ok {
+		if every, overlap = s.Pace(); every > 0 {
+			return every, overlap
+		}
+	}
+	return defaultEvery, defaultOverlap
+}
+
 // fill sets the values and defaults of a credential, and checks what belongs together.
 func (p *parser) fill(c *Credential, e entry, n *yaml.Node, key string) {
-	c.Render, c.Secrets, c.AcceptGap, c.Ignore, c.Restart, c.Stack = e.Render, e.Secrets, e.AcceptGap, e.Ignore, e.Restart, e.Stack
-	c.Every, c.Overlap, c.Bound = or(e.Every, defaultEvery), or(e.Overlap, defaultOverlap), or(e.Bound, defaultBound)
-	c.Grace, c.MinAge = or(e.Grace, c.Overlap), or(e.MinAge, c.Overlap)
+	c.Render, c.Secrets, c.AcceptGap, c.Ignore, c.Restart, c.Stack, c.Approve, c.Allow = e.Render, e.Secrets, e.AcceptGap, e.Ignore, e.Restart, e.Stack, e.Approve, e.Allow
+	every, overlap := pace(c.Settings)
+	c.Every, c.Overlap, c.Bound = or(e.Every, every), or(e.Overlap, overlap), or(e.Bound, defaultBound)
+	c.Grace, c.MinAge, c.Jitter = or(e.Grace, c.Overlap), or(e.MinAge, c.Overlap), or(e.Jitter, 0)
 	c.Mounts = p.oneOf(n, key, "mounts", e.Mounts, "switch", "dual")
 	c.Strict = p.oneOf(n, key, "expiry", e.Expiry, "lenient", "strict") == "strict"
 	c.Through = p.oneOf(n, key, "through", e.Through, "direct", "swarm")
 	p.times(c, e, n, key)
+	p.gap(c, n, key)
+	p.beside(c, n, key)
 	rollout := child(n, "rollout")
 	if rollout == nil {
 		rollout = &yaml.Node{}
@@ -40,14 +59,63 @@ func (p *parser) fill(c *Credential, e entry, n *yaml.Node, key string) {
 	p.stack(c, n, key)
 }
 
+// gap refuses what has a gap by its settings, unless somebody accepted it.
+func (p *parser) gap(c *Credential, n *yaml.Node, key string) {
+	g, ok := c.Settings.(interface{ Gap() string })
+	if !ok || g.Gap() == "" || c.AcceptGap || p.faults.below(key+".accept-gap") {
+		return
+	}
+	p.fault(n, key+".accept-gap", "accept it with accept-gap: true, or change the settings", "there is a moment without a version that works: %s", g.Gap())
+}
+
+// beside refuses a credential whose next version must stand beside the current one in
+// services, which get them one after the other.
+func (p *parser) beside(c *Credential, n *yaml.Node, key string) {
+	s, ok := c.Settings.(interface{ Beside() string })
+	if !ok || s.Beside() == "" || c.Mounts == "dual" || p.faults.below(key+".mounts") {
+		return
+	}
+	p.fault(at(n, "mounts"), key+".mounts", "write mounts: dual, and let the services fall back to the second value", "%s", s.Beside())
+}
+
+// place refuses a credential that its backend must find again in a folder, where
+// the target would keep it elsewhere.
+func (p *parser) place(cfg *Config, c *Credential, n *yaml.Node, key string) {
+	own, ok := c.Settings.(interface{ Place() (key, folder string) })
+	if !ok || p.faults.below(join(key, c.Backend)) {
+		return
+	}
+	name, folder := own.Place()
+	if folder == "" {
+		return
+	}
+	at, path := at(n, c.Backend, name), join(join(key, c.Backend), name)
+	switch {
+	case cfg.Directory == nil || cfg.Swarm != nil:
+		p.fault(at, path, "rotate it by a configuration of its own, with directory: {path: FOLDER}", "the next version has no place that it is read from again")
+	case cfg.Directory.Path == "":
+	case filepath.Clean(folder) != filepath.Join(cfg.Directory.Path, c.Name):
+		p.fault(at, path, "write "+filepath.Join(cfg.Directory.Path, c.Name), "the next version is written to another folder than it is read from")
+	}
+}
+
 func (p *parser) times(c *Credential, e entry, n *yaml.Node, key string) {
 	if !p.faults.below(key+".every") && !p.faults.below(key+".overlap") && c.Overlap >= c.Every {
 		p.fault(at(n, "overlap"), key+".overlap", "make it shorter than every: "+FormatDuration(c.Every),
 			"an overlap of %s does not fit into a rotation every %s", FormatDuration(c.Overlap), FormatDuration(c.Every))
 	}
+	if !p.faults.below(key+".every") && !p.faults.below(key+".jitter") && c.Jitter >= c.Every {
+		p.fault(at(n, "jitter"), key+".jitter", "make it shorter than every: "+FormatDuration(c.Every),
+			"a jitter of %s does not fit into a rotation every %s", FormatDuration(c.Jitter), FormatDuration(c.Every))
+	}
 	if !p.faults.below(key+".every") && e.MinAge != nil && c.MinAge >= c.Every {
 		p.fault(at(n, "minimum-age"), key+".minimum-age", "make it shorter than every: "+FormatDuration(c.Every),
 			"with a minimum age of %s it is never due in time", FormatDuration(c.MinAge))
+	}
+	if s, ok := c.Settings.(interface{ Life() time.Duration }); ok && s.Life() > 0 && c.Every+c.Overlap > s.Life()-margin &&
+		!p.faults.below(key+".every") && !p.faults.below(key+".overlap") {
+		p.fault(at(n, "every"), key+".every", "together every and overlap may be "+FormatDuration(s.Life()-margin)+" at most",
+			"a version lives for %s: every %s, and an overlap of %s, are too long for it", FormatDuration(s.Life()), FormatDuration(c.Every), FormatDuration(c.Overlap))
 	}
 	if c.Bound < time.Minute {
 		p.fault(at(n, "bound"), key+".bound", "give it days: 7d", "a pending version that ends after %s cannot be cut over", FormatDuration(c.Bound))
@@ -103,25 +171,25 @@ func (p *parser) stack(c *Credential, n *yaml.Node, key string) {
 	if c.Stack.Name == "" && !p.faults.below(key+".stack") {
 		p.fault(at(n, "stack"), key+".stack", "write its name: {name: orders}", "the stack has no name")
 	}
-	if c.Stack.Deploy == "on-push" {
-		p.fault(at(n, "stack", "deploy"), key+".stack.deploy", "write manual", `"deploy: on-push" is not built yet`)
-		return
-	}
-	c.Stack.Deploy = p.oneOf(at(n, "stack"), key+".stack", "deploy", c.Stack.Deploy, "manual")
+	c.Stack.Deploy = p.oneOf(at(n, "stack"), key+".stack", "deploy", c.Stack.Deploy, "manual", "on-push")
 }
 
 // swarmOnly refuses what a directory has no use for: it would be read by nobody.
 func (p *parser) swarmOnly(cfg *Config, n *yaml.Node, key string) {
-	if cfg.Directory == nil || cfg.Swarm != nil {
+	names, target, moves := []string{"stack", "secrets", "ignore"}, "a directory", "a directory moves at once"
+	switch {
+	case cfg.Swarm != nil:
 		return
+	case cfg.ActionsSecrets != nil:
+		names, target, moves = []string{"stack", "ignore"}, "secrets of GitHub", "no task is replaced"
 	}
-	for _, name := range []string{"stack", "secrets", "ignore"} {
+	for _, name := range names {
 		if child(n, name) != nil && !p.faults.below(join(key, name)) {
-			p.fault(at(n, name), join(key, name), "leave it out", "it is of a Swarm, and the target is a directory")
+			p.fault(at(n, name), join(key, name), "leave it out", "it is of a Swarm, and the target is %s", target)
 		}
 	}
 	if through := child(n, "through"); through != nil && through.Value == "swarm" {
-		p.fault(through, join(key, "through"), "leave it out", "it is of a Swarm, and the target is a directory")
+		p.fault(through, join(key, "through"), "leave it out", "it is of a Swarm, and the target is %s", target)
 	}
 	rollout := child(n, "rollout")
 	if rollout == nil {
@@ -130,7 +198,7 @@ func (p *parser) swarmOnly(cfg *Config, n *yaml.Node, key string) {
 	for name := range pairs(rollout) {
 		here := join(key+".rollout", name.Value)
 		if name.Value != "health-timeout" && !p.faults.below(here) {
-			p.fault(name, here, "leave it out", "it is of a Swarm, and a directory moves at once")
+			p.fault(name, here, "leave it out", "it is of a Swarm, and %s", moves)
 		}
 	}
 }

@@ -25,7 +25,9 @@ func Schema(backends map[string]Section) ([]byte, error) {
 		return nil, s.err
 	}
 	root["$schema"] = "https://json-schema.org/draft/2020-12/schema"
-	root["not"] = object{"required": []string{"swarm", "directory"}}
+	root["not"] = object{"anyOf": []object{{"required": []string{"swarm", "directory"}}, {"required": []string{"swarm", "actions-secrets"}},
+		{"required": []string{"directory", "actions-secrets"}}}}
+	root["if"], root["then"] = object{"required": []string{"actions-secrets"}}, overwritten
 	root["title"] = "The configuration of Keyturn"
 	b, err := json.MarshalIndent(root, "", "  ")
 	return append(b, '\n'), err
@@ -71,6 +73,10 @@ func (s *schemer) field(t reflect.Type, f reflect.StructField, key string) objec
 			{"type": "integer", "minimum": 0, "maximum": 1<<32 - 1}}}
 	case f.Type == nodeType && t == reflect.TypeFor[file]() && key == "credentials":
 		return byName(s.credential(), credentialName.String(), 40)
+	case f.Type == nodeType && t == reflect.TypeFor[file]() && key == "reminders":
+		return byName(s.structure(reflect.TypeFor[reminder]()), credentialName.String(), 40)
+	case f.Type == nodeType && t == reflect.TypeFor[file]() && key == "notify":
+		return byName(s.structure(reflect.TypeFor[channel]()), credentialName.String(), 40)
 	case f.Type == nodeType && t == reflect.TypeFor[entry]() && key == "services":
 		return byName(s.structure(reflect.TypeFor[Service]()), "", 0)
 	}
