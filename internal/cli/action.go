@@ -18,13 +18,13 @@ import (
 const actionWord = "action"
 
 // actionCommands are what the action runs: the commands that ask nothing of a person.
-var actionCommands = []string{"prepare", "validate", "cutover", "cleanup", "rotate", "rollback", "plan", "status", "doctor", "adopt", "audit verify"}
+var actionCommands = []string{"prepare", "validate", "cutover", "cleanup", "rotate", "rollback", "revoke", "plan", "status", "doctor", "check", "adopt", "audit verify", "audit export", "approvals", "propose", "remind"}
 
 // actionFlags are the inputs that are flags of commands, under the same names.
 // Those that are switches take true or false.
 var actionFlags = map[string]struct{ isSwitch bool }{
-	"config": {}, "reason": {}, "force": {}, "plan": {},
-	"due": {true}, "wait": {true}, "dry-run": {true}, "take-over": {true}, "emergency": {true}, "strict": {true}, "verbose": {true},
+	"config": {}, "reason": {}, "format": {}, "break-glass": {}, "ticket": {}, "force": {}, "plan": {}, "mode": {},
+	"due": {true}, "all": {true}, "wait": {true}, "dry-run": {true}, "take-over": {true}, "emergency": {true}, "strict": {true}, "verbose": {true}, "repair": {true}, "report": {true},
 }
 
 // action runs the command that the inputs of a step name, in this process, and
@@ -96,14 +96,23 @@ func (a *app) words(step *actions.Step, root *cobra.Command) ([]string, error) {
 	if len(names) > 0 && slices.Contains(args, "--due=true") {
 		return nil, usagef("name credentials, or ask for those that are due", "inputs credential and due exclude each other")
 	}
-	if len(names) > 0 && command == "audit verify" {
+	if len(names) > 0 && words[0] == "audit" {
 		return nil, usagef("leave it out: the record is verified as a whole", "input credential: %s takes none", command)
 	}
 	return append(append(args, "--"), names...), nil
 }
 
 // inputs are the names of all inputs of the action.
-func inputs() []string { return sorted(append(sortedKeys(actionFlags), "command", "credential")) }
+func inputs() []string {
+	return sorted(append(sortedKeys(actionFlags), "command", "credential", inputAppID, inputAppKey, inputToken))
+}
+
+// The inputs that say as whom GitHub is asked.
+const (
+	inputAppID  = "app-id"
+	inputAppKey = "private-key"
+	inputToken  = "github-token"
+)
 
 func sorted(names []string) []string { return slices.Sorted(slices.Values(names)) }
 

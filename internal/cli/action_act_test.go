@@ -39,6 +39,17 @@ ENV PATH=/bin
 	}
 }
 
+// buildAct makes the runner of workflows, and what jobs run in.
+func (k *stack) buildAct() (program string) {
+	k.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	defer cancel()
+	program, err := testserver.BuildTool(ctx, "tools/act", "github.com/nektos/act")
+	k.must(err)
+	k.buildRunner(ctx)
+	return program
+}
+
 // The workflow of the test: a job for each phase, on any runner, and what one says
 // to the next.
 const actWorkflow = `on: workflow_dispatch
@@ -84,21 +95,41 @@ func (k *stack) repository() string {
 	return dir
 }
 
-// act runs the workflow, and returns what it says. Told sees the log as it grows.
+// act runs the workflow of a repository, and returns what it says. Told sees the log as
+// it grows.
 func (k *stack) act(program, repository string, told func(log string)) (string, error) {
+	k.t.Helper()
+	return k.actOn(actRun{program: program, repository: repository, event: "workflow_dispatch", workflow: "rotate.yml",
+		secrets: "KEYTURN_PG_PASSWORD=" + adminPassword + "\n", options: k.mountedJournal(), told: told})
+}
+
+// An actRun is one run of a workflow.
+type actRun struct {
+	program, repository string
+	event, workflow     string   // its name, and the file of the workflow
+	secrets             string   // lines of NAME=VALUE
+	options             []string // of the job's container
+	more                []string // arguments
+	told                func(log string)
+}
+
+func (k *stack) actOn(r actRun) (string, error) {
 	k.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 4*time.Minute)
 	defer cancel()
 	home := k.t.TempDir()
-	k.must(os.WriteFile(filepath.Join(home, "secrets"), []byte("KEYTURN_PG_PASSWORD="+adminPassword+"\n"), 0o600))
-	cmd := exec.CommandContext(ctx, program, "workflow_dispatch", "-W", ".github/workflows/rotate.yml", "-P", "ubuntu-latest="+runnerImage,
+	k.must(os.WriteFile(filepath.Join(home, "secrets"), []byte(r.secrets), 0o600))
+	cmd := exec.CommandContext(ctx, r.program, append([]string{r.event, "-W", ".github/workflows/" + r.workflow,
 		"--pull=false", "--no-cache-server", "--action-offline-mode", "--rm", "--secret-file", filepath.Join(home, "secrets"),
-		"--container-daemon-socket", k.engine.Host(), "--container-options", strings.Join(k.mountedJournal(), " "))
-	cmd.Dir = repository
+		"--container-daemon-socket", k.engine.Host(), "--container-options", strings.Join(r.options, " ")}, r.more...)...)
+	for _, label := range []string{"ubuntu-latest", "self-hosted", "swarm-manager"} {
+		cmd.Args = append(cmd.Args, "-P", label+"="+runnerImage)
+	}
+	cmd.Dir = r.repository
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + home, "DOCKER_HOST=" + k.engine.Host()}
 	log := &growing{told: func(_, log string) {
-		if told != nil {
-			told(log)
+		if r.told != nil {
+			r.told(log)
 		}
 	}}
 	cmd.Stdout, cmd.Stderr = log, log
@@ -131,11 +162,7 @@ func TestActionInWorkflow(t *testing.T) {
 	t.Parallel()
 	k := newStack(t, servers.postgres.Get(t), []string{"overlap: 1h"})
 	k.buildAction()
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
-	defer cancel()
-	program, err := testserver.BuildTool(ctx, "tools/act", "github.com/nektos/act")
-	k.must(err)
-	k.buildRunner(ctx)
+	program := k.buildAct()
 	k.ok("adopt", k.name)
 	repository := k.repository()
 	var once sync.Once

@@ -14,7 +14,7 @@ import (
 )
 
 // actionOutputs are the outputs of the action. None is a value.
-var actionOutputs = []string{"state", "exit", "for", "until", "due", "hash", "credentials", "current", "pending", "previous", "previous-until", "entry", "versions"}
+var actionOutputs = []string{"state", "exit", "for", "until", "due", "matrix", "hash", "credentials", "current", "pending", "previous", "previous-until", "entry", "versions"}
 
 // A stand is where a credential is, in the output versions.
 type stand struct {
@@ -36,15 +36,13 @@ func (a *app) answer(ctx context.Context, code int, printed string) int {
 	}
 	var due []string
 	for _, p := range a.planned {
-		for _, c := range p.Credentials {
-			due = append(due, c.Credential)
-		}
+		due = append(due, namesIn(p)...)
 		if len(a.planned) == 1 {
 			out["hash"] = p.Hash
 		}
 	}
 	if a.planned != nil {
-		out["due"] = list(due)
+		out["due"], out["matrix"] = list(due), matrix(a.planned)
 	}
 	stands := a.stands(context.WithoutCancel(ctx), out)
 	for _, name := range actionOutputs {
@@ -78,12 +76,41 @@ func (a *app) state(code int) string {
 	return "failed"
 }
 
-// list is a JSON list for a matrix or a condition.
+// matrix is what strategy.matrix takes, by fromJSON: a job for each batch. GitHub
+// refuses an empty one, so whoever uses it asks first whether due is [].
+func matrix(plans []rotation.Plan) string {
+	type job struct {
+		Credentials string         `json:"credentials"`
+		Phase       rotation.Phase `json:"phase"`
+	}
+	jobs := []job{}
+	for _, p := range plans {
+		if names := namesIn(p); len(names) > 0 {
+			jobs = append(jobs, job{strings.Join(names, " "), p.Credentials[0].Next})
+		}
+	}
+	return jsonText(map[string]any{"include": jobs})
+}
+
+// namesIn are the credentials of a plan.
+func namesIn(p rotation.Plan) []string {
+	var names []string
+	for _, c := range p.Credentials {
+		names = append(names, c.Credential)
+	}
+	return names
+}
+
+// list is a JSON list for a condition.
 func list(names []string) string {
 	if names == nil {
 		names = []string{}
 	}
-	b, err := json.Marshal(names)
+	return jsonText(names)
+}
+
+func jsonText(v any) string {
+	b, err := json.Marshal(v)
 	if err != nil {
 		panic("cli: " + err.Error()) // texts have a JSON form
 	}
@@ -98,13 +125,15 @@ func (a *app) stands(ctx context.Context, out map[string]string) []stand {
 	if a.cfg == nil || len(names) == 0 {
 		return nil
 	}
-	home, _, err := a.open(a.cfg, true)
-	if err != nil || home == nil {
-		return nil
-	}
-	records, err := newRecords(home, journal.Entry{}).Records(ctx)
-	if err != nil {
-		return nil // the run has said it
+	records := a.seen
+	if !a.cfg.JournalGitHub {
+		home, _, err := a.open(ctx, a.cfg, true)
+		if err != nil || home == nil {
+			return nil
+		}
+		if records, err = newRecords(home, journal.Entry{}).Records(ctx); err != nil {
+			return nil // the run has said it
+		}
 	}
 	ledger, err := rotation.Replay(records)
 	if err != nil {

@@ -14,26 +14,35 @@ import (
 func (a *app) auditCommand() *cobra.Command {
 	audit := &cobra.Command{Use: "audit", Short: "Verify the record", Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
-	var file string
+	var f auditFlags
 	verify := &cobra.Command{
-		Use: "verify", Short: "Verify the journal's chain, and name the first bad entry", Args: noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return a.verify(cmd.Context(), file) },
+		Use: "verify", Short: "Verify the journal's chain, and on GitHub its mirrors, and name what is wrong", Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.verify(cmd.Context(), f) },
 	}
-	verify.Flags().StringVar(&file, "journal", "", "verify this `file`, without a configuration")
-	audit.AddCommand(verify)
+	verify.Flags().StringVar(&f.file, "journal", "", "verify this `file`, without a configuration")
+	verify.Flags().BoolVar(&f.repair, "repair", false, "on GitHub: show again, first, what the mirrors lack")
+	verify.Flags().BoolVar(&f.report, "report", false, "on GitHub: keep an issue about what is found")
+	audit.AddCommand(verify, a.exportCommand())
 	return audit
 }
 
 // verify reads the whole chain. It needs no engine, no backend and no secret.
-func (a *app) verify(ctx context.Context, path string) error {
+func (a *app) verify(ctx context.Context, f auditFlags) error {
+	path := f.file
 	if path == "" {
 		cfg, err := a.config()
 		if err != nil {
 			return err
 		}
+		if cfg.JournalGitHub {
+			return a.verifyGitHub(ctx, cfg, f)
+		}
 		if path, err = a.journalPath(cfg); err != nil {
 			return err
 		}
+	}
+	if f.repair || f.report {
+		return usagef("leave it out", "--repair and --report are for a journal on GitHub")
 	}
 	home, err := journal.Open(path, journal.Options{})
 	if errors.Is(err, fs.ErrNotExist) {

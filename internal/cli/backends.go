@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"strings"
 
+	"github.com/keyturn/keyturn/internal/backend/github"
 	"github.com/keyturn/keyturn/internal/backend/postgres"
 	"github.com/keyturn/keyturn/internal/config"
 	"github.com/keyturn/keyturn/internal/rotation"
@@ -20,13 +22,15 @@ type backendKind struct {
 
 // reached is how this run uses a backend.
 type reached struct {
-	emergency bool
-	ready     func(context.Context) error // before connections are made; nil: there is nothing to do
-	dial      dialer                      // nil: the network
+	credential string
+	emergency  bool
+	ready      func(context.Context) error // before connections are made; nil: there is nothing to do
+	dial       dialer                      // nil: the network
 }
 
 // backends is the one place that names them.
 var backends = map[string]backendKind{
+	"github":   {Section: github.Section, New: newGitHub, Login: github.Login},
 	"postgres": {Section: postgres.Section, New: newPostgres, Login: postgres.Login},
 }
 
@@ -53,5 +57,55 @@ func newPostgres(a *app, settings any, how reached) (rotation.Backend, error) {
 		}
 		o.CA = ca
 	}
+	if s.Gap() != "" {
+		return postgres.NewSingle(s, o)
+	}
 	return postgres.New(s, o)
+}
+
+// installedOn is the repository by which the App's installation is found: of an
+// organisation, the one that the run belongs to.
+func (a *app) installedOn(s github.Settings) (owner, repo string, err error) {
+	if owner, repo = s.Repository(); repo != "" {
+		return owner, repo, nil
+	}
+	name := a.Getenv("GITHUB_REPOSITORY")
+	if a.cfg != nil && a.cfg.GitHub != nil && a.cfg.GitHub.Repository != "" {
+		name = a.cfg.GitHub.Repository
+	}
+	of, repo, _ := strings.Cut(name, "/")
+	if !strings.EqualFold(of, owner) || repo == "" {
+		return "", "", usagef("name a repository of the organisation, on which the App is installed: github: {repository: "+owner+"/…}",
+			"nothing says by which repository the App is found in the organisation %s", owner)
+	}
+	return owner, repo, nil
+}
+
+func newGitHub(a *app, settings any, how reached) (rotation.Backend, error) {
+	s, ok := settings.(github.Settings)
+	if !ok {
+		return nil, fmt.Errorf("the section of github is a %T", settings)
+	}
+	if how.dial != nil {
+		return nil, usagef("leave through out", "GitHub is reached directly: through: swarm is not built for it")
+	}
+	owner, repo, err := a.installedOn(s)
+	if err != nil {
+		return nil, err
+	}
+	as := config.GitHub{Token: s.Token}
+	if s.App != nil {
+		as.App = &config.App{ID: s.App.ID, Key: s.App.Key}
+	}
+	app, err := a.borrow(owner, repo, as)
+	if err != nil {
+		return nil, err
+	}
+	o := github.Options{Credential: how.credential, App: app, Now: a.Now, Logger: a.log}
+	if hosts := s.KnownHosts(); hosts != "" {
+		if o.KnownHosts, err = os.ReadFile(hosts); err != nil {
+			return nil, usagef("the path is relative to the working directory", "reading the known hosts of %s/%s: %w", owner, repo, err)
+		}
+	}
+	return github.New(s, o)
 }

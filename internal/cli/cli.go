@@ -16,7 +16,10 @@ import (
 	"golang.org/x/term"
 
 	"github.com/keyturn/keyturn/internal/actions"
+	"github.com/keyturn/keyturn/internal/approval"
 	"github.com/keyturn/keyturn/internal/config"
+	"github.com/keyturn/keyturn/internal/githubapp"
+	"github.com/keyturn/keyturn/internal/notify"
 	"github.com/keyturn/keyturn/internal/rotation"
 )
 
@@ -32,6 +35,10 @@ type Program struct {
 	// Environ lists the environment, for the inputs of the action.
 	Environ func() []string
 
+	// Between is the least time between two writes to GitHub; 0 is a second, and
+	// less than nothing is none, for tests.
+	Between time.Duration
+
 	// Hook is called around every record and effect; crash tests stop there.
 	Hook func(at string)
 }
@@ -45,13 +52,22 @@ type app struct {
 	log        *slog.Logger
 	out        *printer // Stdout
 	progress   *progress
-	cfg        *config.Config // once it was read
-	step       *actions.Step  // nil outside of the action
+	cfg        *config.Config    // once it was read
+	step       *actions.Step     // nil outside of the action
+	hub        *hub              // nil until GitHub is asked
+	borrowed   []*githubapp.App  // for credentials that GitHub gives out
+	urgent     bool              // it must be done, whether GitHub answers or not
+	asked      bool              // GitHub was asked to sign who does this
+	signed     *approval.Claims  // what it signed; nil: nothing
+	seen       []rotation.Record // of a journal on GitHub, when it was used last
 
 	// Of this run, for the one document of --output json.
 	phases   []rotation.Summary
 	adopted  []rotation.Version
+	revoked  []revocation
 	failures []failure
+
+	notices []notify.Notice // of which people are told at the end
 
 	// Of this run, for what the action answers.
 	planned    []rotation.Plan
@@ -87,6 +103,7 @@ func (a *app) run(ctx context.Context) int {
 	root.SetOut(a.Stdout)
 	root.SetErr(a.Stderr)
 	err := root.ExecuteContext(ctx)
+	a.leave(ctx)
 	if err != nil && ctx.Err() != nil {
 		// Whatever failed last, failed because of that.
 		err = errors.Join(context.Canceled, err)
@@ -129,11 +146,14 @@ func (a *app) document(err error, code int, said bool) {
 	if len(a.adopted) > 0 {
 		doc["adopted"] = a.adopted
 	}
+	if len(a.revoked) > 0 {
+		doc["revoked"] = a.revoked
+	}
 	if len(a.failures) > 0 {
 		doc["failures"] = a.failures
 	}
 	if err != nil && !said {
-		doc["error"], doc["hint"] = err.Error(), hintOf(err)
+		doc["error"], doc["hint"] = err.Error(), hintFor(err)
 	}
 	if len(doc) > 0 {
 		doc["exit"] = code
@@ -173,11 +193,11 @@ func (a *app) root() *cobra.Command {
 		return &usageError{err: err, hint: "see: keyturn --help"}
 	})
 	root.CompletionOptions.DisableDefaultCmd = true
-	root.AddCommand(a.initCommand(), a.doctorCommand(), a.planCommand(), a.statusCommand())
+	root.AddCommand(a.initCommand(), a.doctorCommand(), a.checkCommand(), a.planCommand(), a.statusCommand())
 	root.AddCommand(a.phaseCommands()...)
 	root.AddCommand(a.setupCommands()...)
 	a.completeCredentials(root.Commands()...)
-	root.AddCommand(a.probeCommand(), a.relayCommand(), a.auditCommand(), a.schemaCommand(), a.completionCommand(), a.versionCommand())
+	root.AddCommand(a.probeCommand(), a.relayCommand(), a.auditCommand(), a.approvalsCommand(), a.proposeCommand(), a.guardCommand(), a.remindCommand(), a.withTokenCommand(), a.schemaCommand(), a.completionCommand(), a.versionCommand())
 	return root
 }
 

@@ -14,7 +14,8 @@ import (
 // TestCrashMatrixDirectory kills keyturn with -9 before and after every record
 // and every effect of a rotation, lets it go on from another folder with only
 // the journal, and shows that a working credential was in service at every
-// moment, and that nothing is left over.
+// moment, and that nothing is left over. Without KEYTURN_CRASH=all it is every
+// second of these points.
 func TestCrashMatrixDirectory(t *testing.T) {
 	t.Parallel()
 	pg := servers.postgres.Get(t)
@@ -29,6 +30,9 @@ func TestCrashMatrixDirectory(t *testing.T) {
 		t.Fatalf("only %d points to be killed at: %q", len(r.points), r.points)
 	}
 	for i, point := range r.points {
+		if (i+i/2)%2 == 1 && os.Getenv("KEYTURN_CRASH") != "all" {
+			continue // the points come in pairs, before and after: of one pair the former, of the next the latter
+		}
 		t.Run(fmt.Sprintf("%02d %s", i+1, strings.ReplaceAll(point, "/", "-")), func(t *testing.T) {
 			t.Parallel()
 			crashed(t, i+1)
@@ -78,6 +82,17 @@ func (s *shop) goOn() {
 // finished checks that one version is in service and everything of the others gone.
 func (s *shop) finished(current int) {
 	s.t.Helper()
+	s.versions(current)
+	s.oneLogin()
+	s.ok("audit", "verify")
+	b, err := os.ReadFile(s.journal)
+	s.must(err)
+	s.clean(string(b))
+}
+
+// versions checks that the record and the directory know of one version alone.
+func (s *shop) versions(current int) {
+	s.t.Helper()
 	p := s.status()
 	if p.Current != current || p.Pending != 0 || p.Previous != 0 || p.Queue != 0 {
 		s.t.Errorf("status is %+v, want only version %d", p, current)
@@ -91,11 +106,6 @@ func (s *shop) finished(current int) {
 	if want := []string{"current", fmt.Sprintf("v%d", current)}; !slices.Equal(names, want) {
 		s.t.Errorf("the directory holds %q, want %q", names, want)
 	}
-	s.oneLogin()
-	s.ok("audit", "verify")
-	b, err := os.ReadFile(s.journal)
-	s.must(err)
-	s.clean(string(b))
 }
 
 // oneLogin checks that one login of the credential can log in, and that the

@@ -11,7 +11,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/keyturn/keyturn/internal/config"
-	"github.com/keyturn/keyturn/internal/journal"
 	"github.com/keyturn/keyturn/internal/rotation"
 )
 
@@ -35,36 +34,60 @@ type finding struct {
 	rotation.Remark
 }
 
-// An examination is one run of doctor.
+// An examination is one run of doctor or check.
 type examination struct {
 	*app
 	cfg    *config.Config
-	home   *journal.File // nil: none yet, or none that can be read
+	home   home // nil: none yet, or none that can be read
 	ledger *rotation.Ledger
 	stored map[string]map[string]int // credential → name of a secret → version
+	proven map[string][]int          // credential → versions whose proof of death is on the record
 	found  []finding
 	seen   *rotation.Credential // what would be adopted, of one that was not
 }
 
 func (a *app) doctor(ctx context.Context, names []string, strict bool) error {
-	cfg, err := a.config()
+	e, err := a.examine(ctx, names)
 	if err != nil {
 		return err
 	}
+	if usesGitHub(e.cfg) {
+		e.check(ctx, "", "github", e.github)
+	}
+	if len(e.cfg.Reminders) > 0 {
+		e.check(ctx, "", "reminders", e.aged)
+	}
+	if err := e.each(ctx, names, e.credential); err != nil {
+		return err
+	}
+	return e.conclude(strict)
+}
+
+// examine begins with the journal, which everything else is held against.
+func (a *app) examine(ctx context.Context, names []string) (*examination, error) {
+	cfg, err := a.config()
+	if err != nil {
+		return nil, err
+	}
 	for _, name := range names {
 		if !slices.Contains(namesOf(cfg), name) {
-			return usagef(credentials(cfg), "no credential is called %q", name)
+			return nil, usagef(credentials(cfg), "no credential is called %q", name)
 		}
 	}
 	a.log = slog.New(slog.DiscardHandler) // what is warned of is a finding
 	e := &examination{app: a, cfg: cfg, ledger: rotation.NewLedger()}
 	e.check(ctx, "", "journal", e.journal)
+	return e, nil
+}
+
+// each examines the target, and the credentials of these names, or all.
+func (e *examination) each(ctx context.Context, names []string, look func(context.Context, *wiring, config.Credential)) error {
 	targeted := false
-	for _, c := range cfg.Credentials {
+	for _, c := range e.cfg.Credentials {
 		if len(names) > 0 && !slices.Contains(names, c.Name) {
 			continue
 		}
-		w := e.wireOne(c)
+		w := e.wireOne(ctx, c)
 		if w == nil {
 			continue
 		}
@@ -72,26 +95,26 @@ func (a *app) doctor(ctx context.Context, names []string, strict bool) error {
 			e.check(ctx, "", "swarm", x.Examine)
 			targeted = true
 		}
-		e.credential(ctx, w, c)
+		look(ctx, w, c)
 		w.close()
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
 	}
-	return e.conclude(strict)
+	return nil
 }
 
 // wireOne makes what is needed for one credential: the others' faults are theirs.
 // Without its backend the Swarm is examined all the same.
-func (e *examination) wireOne(c config.Credential) *wiring {
+func (e *examination) wireOne(ctx context.Context, c config.Credential) *wiring {
 	one := *e.cfg
 	one.Credentials = []config.Credential{c}
-	w, err := e.wired(&one, e.home, "", phaseFlags{}, true)
+	w, err := e.wired(ctx, &one, e.home, "", phaseFlags{}, true)
 	if err == nil {
 		return w
 	}
 	e.fail(c.Name, "configuration", err)
-	w = &wiring{cfg: &one, engine: &rotation.Engine{}}
+	w = &wiring{app: e.app, cfg: &one, engine: &rotation.Engine{}}
 	if one.Swarm == nil || e.wireSwarm(w) != nil {
 		return nil
 	}
@@ -120,7 +143,7 @@ func (e *examination) check(ctx context.Context, credential, name string, run fu
 
 func (e *examination) fail(credential, name string, err error) {
 	if err != nil {
-		e.found = append(e.found, finding{credential, name, rotation.Remark{Level: rotation.Problem, Text: err.Error(), Hint: hintOf(err)}})
+		e.found = append(e.found, finding{credential, name, rotation.Remark{Level: rotation.Problem, Text: err.Error(), Hint: hintFor(err)}})
 	}
 }
 

@@ -23,6 +23,9 @@ import (
 
 // journal opens the record, reads it whole, and looks whether it can be written.
 func (e *examination) journal(ctx context.Context) ([]rotation.Remark, error) {
+	if e.cfg.JournalGitHub {
+		return e.readJournal(ctx, "")
+	}
 	path, err := e.journalPath(e.cfg)
 	if err != nil {
 		return nil, err
@@ -30,11 +33,26 @@ func (e *examination) journal(ctx context.Context) ([]rotation.Remark, error) {
 	if err := journal.Outside(path, e.Getenv("GITHUB_WORKSPACE")); err != nil {
 		return nil, fmt.Errorf("the journal %s: %w", path, err)
 	}
-	home, note, err := e.open(e.cfg, true)
+	said, err := e.readJournal(ctx, path)
+	if err != nil {
+		return nil, err
+	}
+	if err := writable(path); err != nil {
+		return nil, usagef("give this user the right, or name another file: journal: file:…", "the journal %s cannot be written: %w", path, err)
+	}
+	return said, nil
+}
+
+// readJournal reads the whole record; of a file, path names it.
+func (e *examination) readJournal(ctx context.Context, path string) ([]rotation.Remark, error) {
+	home, note, err := e.open(ctx, e.cfg, true)
 	if err != nil {
 		return nil, err
 	}
 	text := note
+	if far, ok := home.(branchHome); ok {
+		path = far.String()
+	}
 	if home != nil {
 		records, err := newRecords(home, journal.Entry{}).Records(ctx)
 		if err != nil {
@@ -43,11 +61,8 @@ func (e *examination) journal(ctx context.Context) ([]rotation.Remark, error) {
 		if e.ledger, err = rotation.Replay(records); err != nil {
 			return nil, err
 		}
-		e.stored = storedIn(records)
+		e.stored, e.proven = storedIn(records), provenIn(records)
 		e.home, text = home, fmt.Sprintf("%s: %s, the chain is whole", path, counted(len(records), "record"))
-	}
-	if err := writable(path); err != nil {
-		return nil, usagef("give this user the right, or name another file: journal: file:…", "the journal %s cannot be written: %w", path, err)
 	}
 	return []rotation.Remark{{Level: rotation.Fine, Text: text}}, nil
 }
@@ -110,7 +125,7 @@ func (e *examination) record(c config.Credential, now rotation.Credential) []rot
 // services checks what prepare would check in the target. What was not adopted
 // yet is looked at as adoption would find it.
 func (e *examination) services(ctx context.Context, w *wiring, c config.Credential, now rotation.Credential) ([]rotation.Remark, error) {
-	if now.Burnt == 0 {
+	if now.Burnt == 0 && !w.target(c.Name).Traits().OneVersion {
 		found, err := w.target(c.Name).(adopter).Adopt(ctx, c.Name)
 		if err != nil {
 			return nil, err
@@ -124,7 +139,10 @@ func (e *examination) services(ctx context.Context, w *wiring, c config.Credenti
 		return nil, nil
 	}
 	fine := "every reader is declared, and what they read can be moved"
-	if w.swarm != nil {
+	switch {
+	case w.target(c.Name).Traits().OneVersion:
+		fine = "the secrets can be overwritten"
+	case w.swarm != nil:
 		fine = "every user is declared, all have converged, and tasks can be replaced as the rollout says"
 	}
 	return preflight(x, now, fine)(ctx)
@@ -243,7 +261,7 @@ func stackRemarks(c config.Credential, now rotation.Credential) []rotation.Remar
 func readable(c config.Credential) []rotation.Remark {
 	f, err := readStackFile(c.Stack.File)
 	if err != nil {
-		return []rotation.Remark{{Level: rotation.Problem, Text: err.Error(), Hint: hintOf(err)}}
+		return []rotation.Remark{{Level: rotation.Problem, Text: err.Error(), Hint: hintFor(err)}}
 	}
 	return []rotation.Remark{{Level: rotation.Fine, Text: f.Name + " can be read; it is compared once the credential is adopted"}}
 }

@@ -205,6 +205,7 @@ func (s *shop) normal(text string) string {
 		{`\bpid \d+`, "pid PID"},
 		{`  \d+\.\d s`, ""},
 		{`in \d+\.\d s`, "in SECONDS"},
+		{`took [\d.]+m?s:`, "took SECONDS:"},
 		{`\bhost ".*?"`, `host "HOST"`},
 		{`on [^ ]+, since`, "on HOST, since"},
 		{`/tmp/[^" ]*/`, "/tmp/"},

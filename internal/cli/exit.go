@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/keyturn/keyturn/internal/githubapp"
 	"github.com/keyturn/keyturn/internal/journal"
 	"github.com/keyturn/keyturn/internal/rotation"
 )
@@ -94,6 +95,15 @@ func hintOf(err error) string {
 	return ""
 }
 
+// hintFor returns the hint of an error, and what can be said of one that has none
+// but is an answer of GitHub.
+func hintFor(err error) string {
+	if hint := hintOf(err); hint != "" || err == nil {
+		return hint
+	}
+	return githubapp.Hint(err)
+}
+
 // worse returns the exit code that counts of two: a record that was changed,
 // then what is left undone, then a failure, a mistake, a refusal.
 func worse(a, b int) int {
@@ -129,7 +139,7 @@ func (a *app) each(ctx context.Context, groups [][]string, do func(group []strin
 		}
 		f := failure{Credentials: group, Exit: exitCode(err)}
 		if _, said := err.(exitStatus); !said {
-			f.Error, f.Hint = err.Error(), hintOf(err)
+			f.Error, f.Hint = err.Error(), hintFor(err)
 			a.complain(err)
 		}
 		a.failures = append(a.failures, f)
@@ -152,7 +162,7 @@ func (a *app) complain(err error) {
 		fmt.Fprintln(a.Stderr, "cancelled: safe to run it again; where it stands: keyturn status")
 		return
 	}
-	text, hint := strings.TrimSpace(err.Error()), hintOf(err)
+	text, hint := strings.TrimSpace(err.Error()), hintFor(err)
 	if strings.Contains(text, "hint: ") {
 		hint = ""
 	}

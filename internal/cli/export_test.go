@@ -1,8 +1,33 @@
 package cli
 
+import (
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+)
+
 // What the action takes and gives, sorted, for the test that holds action.yml
 // against it.
 var (
 	ActionInputs  = inputs
 	ActionOutputs = func() []string { return sorted(actionOutputs) }
 )
+
+// ActionTakes says why a command does not take inputs, or nothing.
+func ActionTakes(command string, inputs []string) error {
+	if !slices.Contains(actionCommands, command) {
+		return fmt.Errorf("%q is no command of the action", command)
+	}
+	root := Program{Stdout: io.Discard, Stderr: io.Discard}.app().root()
+	found, _, err := root.Find(strings.Fields(command))
+	if err != nil {
+		return err
+	}
+	for _, name := range inputs {
+		if found.Flags().Lookup(name) == nil && found.InheritedFlags().Lookup(name) == nil {
+			return fmt.Errorf("%s takes no %s", command, name)
+		}
+	}
+	return nil
+}

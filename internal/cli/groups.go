@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/keyturn/keyturn/internal/config"
+	"github.com/keyturn/keyturn/internal/notify"
 	"github.com/keyturn/keyturn/internal/rotation"
 )
 
@@ -39,6 +40,7 @@ func (a *app) groups(ctx context.Context, w *wiring, names []string, due bool, p
 				a.notef("the rotation of %q is not at its end, and %q is not in the configuration: nothing is done for it", name, name)
 			}
 		}
+		w.raiseOverdue(ledger)
 		return w.partition(ledger, w.due(ledger, phase)), nil
 	}
 	if err := w.known(names); err != nil {
@@ -70,7 +72,19 @@ func (w *wiring) partition(ledger *rotation.Ledger, names []string) [][]string {
 		}
 		groups = append(groups, group)
 	}
+	// The administrator's own credential comes last: what it rotates is done by then.
+	slices.SortStableFunc(groups, func(a, b []string) int { return w.ownOf(a) - w.ownOf(b) })
 	return groups
+}
+
+// ownOf is 1 for a group with a credential that is its own administrator's.
+func (w *wiring) ownOf(group []string) int {
+	for _, c := range w.cfg.Credentials {
+		if own, ok := c.Settings.(interface{ Own() bool }); ok && own.Own() && slices.Contains(group, c.Name) {
+			return 1
+		}
+	}
+	return 0
 }
 
 func namesOf(cfg *config.Config) []string {
@@ -146,13 +160,15 @@ func (w *wiring) due(ledger *rotation.Ledger, phase rotation.Phase) []string {
 
 func (w *wiring) isDue(c rotation.Credential, phase rotation.Phase) bool {
 	next := rotation.NextPhase(c)
-	old := c.LastSuccess.IsZero() || !w.engine.Now().Before(c.LastSuccess.Add(w.procs[c.Name].Policy.Every))
+	old := !w.engine.Now().Before(dueAt(w.credential(c.Name), c))
 	queued := len(c.Queue) > 0
 	switch {
 	case c.Open == nil:
 		return old && (phase == rotation.Prepare || phase == anyPhase) || queued && (phase == rotation.Cleanup || phase == anyPhase)
 	case next == rotation.Rollback: // whoever comes next brings it to its end
 		return true
+	case next == rotation.Cutover && c.Open.Phase != rotation.Cutover && phase == rotation.Cutover && !w.open(c.Name):
+		return false // its window is not open: a schedule comes back
 	}
 	return phase == anyPhase || phase == next
 }
@@ -213,5 +229,21 @@ func (w *wiring) do(ctx context.Context, phase rotation.Phase, group []string, f
 	for _, p := range standards {
 		procs = append(procs, p)
 	}
-	return w.engine.Do(ctx, phase, procs, rotation.Options{Force: f.force, Reason: f.reason, TakeOver: f.takeOver, Plan: f.plan})
+	if sum, waits, err := w.closedWindow(ctx, phase, group, f); waits || err != nil {
+		return sum, err
+	}
+	if err := w.allowed(ctx, phase, group, f); err != nil {
+		return rotation.Summary{Phase: phase}, err
+	}
+	approved, err := w.approved(ctx, phase, group, f)
+	if err != nil && rotation.ClassOf(err) == rotation.Refused && len(w.policies(phase, group)) > 0 {
+		w.app.raise(notify.Approval, string(phase)+"/"+strings.Join(group, ", "), string(phase)+" of "+strings.Join(group, ", ")+" waits for people", err.Error())
+	}
+	if err != nil {
+		return rotation.Summary{Phase: phase}, err
+	}
+	sum, err := w.engine.Do(ctx, phase, procs, rotation.Options{Force: f.force, Reason: f.reason, TakeOver: f.takeOver, Plan: f.plan, Approval: approved})
+	w.tell(ctx, phase, group, sum, err)
+	w.raisePhase(phase, group, sum, err)
+	return sum, err
 }

@@ -58,7 +58,10 @@ func journalName(configPath string) (string, error) {
 
 // open opens the journal. To look creates nothing: then one that is not there
 // is no error and no journal, and the note says where it would be.
-func (a *app) open(cfg *config.Config, look bool) (home *journal.File, note string, err error) {
+func (a *app) open(ctx context.Context, cfg *config.Config, look bool) (home, string, error) {
+	if cfg.JournalGitHub {
+		return a.openBranch(ctx, cfg, look)
+	}
 	path, err := a.journalPath(cfg)
 	if err != nil {
 		return nil, "", err
@@ -66,7 +69,7 @@ func (a *app) open(cfg *config.Config, look bool) (home *journal.File, note stri
 	if err := a.lasting(path); err != nil {
 		return nil, "", err
 	}
-	home, err = journal.Open(path, journal.Options{Create: !look, Now: a.Now,
+	file, err := journal.Open(path, journal.Options{Create: !look, Now: a.Now,
 		InActions: a.Getenv("GITHUB_ACTIONS") == "true", Workspace: a.Getenv("GITHUB_WORKSPACE")})
 	if look && errors.Is(err, fs.ErrNotExist) {
 		return nil, "there is no journal yet at " + path + ": nothing was adopted or rotated with it", nil
@@ -74,11 +77,15 @@ func (a *app) open(cfg *config.Config, look bool) (home *journal.File, note stri
 	if err != nil {
 		return nil, "", err
 	}
-	head, err := home.Head(context.Background())
-	if err == nil && head.Seq == 0 {
+	head, err := file.Head(ctx)
+	if err != nil {
+		return nil, "", err
+	}
+	note := ""
+	if head.Seq == 0 {
 		note = "the journal " + path + " is empty: nothing was adopted or rotated with it, or it was lost"
 	}
-	return home, note, err
+	return file, note, nil
 }
 
 // lasting refuses a journal that would be gone with the container of an action.
@@ -116,7 +123,7 @@ func (noJournal) Append(context.Context, int64, func([]rotation.Record) ([]rotat
 // look returns what a journal says, and who is at work, without writing
 // anything. Nothing else is asked or read.
 func (a *app) look(ctx context.Context, cfg *config.Config) (l *rotation.Ledger, note string, err error) {
-	home, note, err := a.open(cfg, true)
+	home, note, err := a.open(ctx, cfg, true)
 	if err != nil {
 		return nil, "", err
 	}
@@ -139,7 +146,10 @@ func (a *app) signature(run string) journal.Entry {
 	if id := a.Getenv("GITHUB_RUN_ID"); id != "" {
 		e.Run.URL = a.Getenv("GITHUB_SERVER_URL") + "/" + a.Getenv("GITHUB_REPOSITORY") + "/actions/runs/" + id
 		e.Run.Attempt, _ = strconv.Atoi(a.Getenv("GITHUB_RUN_ATTEMPT"))
-		e.Actor.Name = a.Getenv("GITHUB_ACTOR")
+		e.Actor.Name = a.starter()
+		if a.Getenv("GITHUB_EVENT_NAME") == "schedule" {
+			e.Actor.Name = "schedule" // GitHub names whoever touched its line last: that is nobody's act
+		}
 	}
 	return e
 }
@@ -147,11 +157,11 @@ func (a *app) signature(run string) journal.Entry {
 // fingerprints returns what makes the fingerprints of values, with the key that
 // the configuration names or else that of the journal. Who only looks makes none
 // and needs no key of the journal.
-func (a *app) fingerprints(cfg *config.Config, home *journal.File, look bool) (*secret.Fingerprinter, error) {
+func (a *app) fingerprints(ctx context.Context, cfg *config.Config, home journal.Home, look bool) (*secret.Fingerprinter, error) {
 	if look && cfg.FingerprintKey.IsZero() {
 		return nil, nil
 	}
-	key, err := a.fingerprintKey(cfg, home)
+	key, err := a.fingerprintKey(ctx, cfg, home)
 	if err != nil {
 		return nil, fmt.Errorf("reading the fingerprint key: %w", err)
 	}
@@ -162,7 +172,15 @@ func (a *app) fingerprints(cfg *config.Config, home *journal.File, look bool) (*
 	return prints, nil
 }
 
-func (a *app) fingerprintKey(cfg *config.Config, home *journal.File) (secret.Value, error) {
+// read returns the entries of a journal. One that was read just now is not asked again.
+func read(ctx context.Context, home journal.Home) ([]journal.Entry, error) {
+	if far, ok := home.(branchHome); ok {
+		return far.Known(), nil
+	}
+	return home.Read(ctx)
+}
+
+func (a *app) fingerprintKey(ctx context.Context, cfg *config.Config, home journal.Home) (secret.Value, error) {
 	if !cfg.FingerprintKey.IsZero() {
 		key, err := cfg.FingerprintKey.Read(a.Getenv)
 		if err != nil {
@@ -170,7 +188,7 @@ func (a *app) fingerprintKey(cfg *config.Config, home *journal.File) (secret.Val
 		}
 		return key, nil
 	}
-	entries, err := home.Read(context.Background())
+	entries, err := read(ctx, home)
 	if err != nil {
 		return secret.Value{}, err
 	}

@@ -32,6 +32,9 @@ const asVersion = "KEYTURN_TEST_VERSION"
 // clockAhead moves the program's clock, by a duration.
 const clockAhead = "KEYTURN_TEST_CLOCK"
 
+// atOnce lets the program write to GitHub without a pause between two writes.
+const atOnce = "KEYTURN_TEST_AT_ONCE"
+
 func TestMain(m *testing.M) {
 	if os.Getenv(asProgram) != "" {
 		os.Exit(program())
@@ -47,6 +50,9 @@ func program() int {
 	p := cli.Program{Args: os.Args[1:], Stdout: os.Stdout, Stderr: os.Stderr, Hook: heldHook()}
 	if d, err := time.ParseDuration(os.Getenv(clockAhead)); err == nil {
 		p.Now = func() time.Time { return time.Now().Add(d) }
+	}
+	if os.Getenv(atOnce) != "" {
+		p.Between = -1
 	}
 	if n, err := strconv.ParseInt(os.Getenv(crashAt), 10, 64); err == nil {
 		p.Hook = dieAt(n)

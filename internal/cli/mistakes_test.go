@@ -65,6 +65,23 @@ func usageMistakes() []mistake {
 	}
 }
 
+var adminOf = regexp.MustCompile(`postgres://(\w+)@`)
+
+// own makes the credential the administrator's, kept in a folder or nowhere.
+func own(folder string) func(string) string {
+	return func(text string) string {
+		if folder != "" {
+			text = swap("admin-password: {from-env: KEYTURN_PG_PASSWORD}", "admin-from: "+folder)(text)
+		}
+		return regexp.MustCompile(`role: .*`).ReplaceAllString(text, "role: "+adminOf.FindStringSubmatch(text)[1])
+	}
+}
+
+// section adds to the section of the backend.
+func section(lines string) func(string) string {
+	return swap("      role:", "      "+lines+"\n      role:")
+}
+
 func configurationMistakes() []mistake {
 	return []mistake{
 		{name: "no configuration", args: "--config /nowhere/keyturn.yml status", code: 2},
@@ -88,6 +105,19 @@ func configurationMistakes() []mistake {
 		{name: "only the next key is pinned", args: "plan", code: 2, config: func(text string) string {
 			return regexp.MustCompile(`ca: .*`).ReplaceAllString(text, "pins: {next: sha256/AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=}\n      insecure-tls: [plaintext]")
 		}},
+		{name: "a gap that nobody accepted", args: "plan", code: 2, config: section("strategy: single-role")},
+		{name: "logins beside a single role", args: "plan", code: 2, config: section("strategy: single-role\n      logins: [a, b]")},
+		{name: "one login", args: "plan", code: 2, config: section("logins: [shop]")},
+		{name: "an unknown strategy", args: "plan", code: 2, config: section("strategy: blue-green")},
+		{name: "an own administrator without a folder", args: "plan", code: 2, config: own("")},
+		{name: "an own administrator in another folder", args: "plan", code: 2, config: own("/var/lib/elsewhere")},
+		{name: "an own administrator on a swarm", args: "plan", code: 2, config: func(text string) string {
+			return regexp.MustCompile(`directory: .*`).ReplaceAllString(own("/srv/credentials/shop")(text), "swarm: {}")
+		}},
+		{name: "an administrator in two places", args: "plan", code: 2, config: section("admin-from: /srv/credentials/keyturn-admin")},
+		{name: "an administrator whose folder is not there", args: "adopt shop", code: 2, config: swap("admin-password: {from-env: KEYTURN_PG_PASSWORD}", "admin-from: /nowhere/keyturn-admin")},
+		{name: "rights that are none", args: "plan", code: 2, config: section("rights: superuser")},
+		{name: "createrole that the administrator lacks", args: "prepare shop", code: 3, config: section("rights: createrole")},
 		{name: "root is relative", args: "plan", code: 2, config: func(text string) string {
 			return regexp.MustCompile(`directory: .*`).ReplaceAllString(text, "directory: {path: credentials}")
 		}},
@@ -155,7 +185,10 @@ func adoptionMistakes() []mistake {
 		}},
 		{name: "functions of another release", args: "adopt shop", code: 3,
 			do:   role("create or replace function keyturn.version() returns int language sql immutable as 'select 0'"),
-			undo: role("create or replace function keyturn.version() returns int language sql immutable as 'select 2'")},
+			undo: role("create or replace function keyturn.version() returns int language sql immutable as 'select 3'")},
+		{name: "the set-up of the other strategy", args: "adopt shop", code: 3, config: func(text string) string {
+			return section("strategy: single-role")(text) + "    accept-gap: true\n"
+		}},
 		{name: "services log in as another", args: "adopt shop", code: 3,
 			do: func(s *shop) {
 				s.must(os.Rename(in(s, "initial/username"), in(s, "../username")))

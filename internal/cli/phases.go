@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -18,8 +19,13 @@ type phaseFlags struct {
 	emergency bool
 	dryRun    bool
 	force     string
+	queue     bool // what could not be ended or removed yet, of every credential
 	reason    string
 	plan      string
+	glass     string // why it is done without approvals
+	ticket    string // where that is followed up
+	revoking  string // why it is done without waiting for anybody
+	resumed   bool   // it is brought to the end that somebody else began
 }
 
 func (a *app) phaseCommands() []*cobra.Command {
@@ -36,7 +42,7 @@ func (a *app) phaseCommands() []*cobra.Command {
 	for _, p := range phases {
 		cmds = append(cmds, a.phaseCommand(p.phase, p.short))
 	}
-	return append(cmds, a.rotateCommand(), a.rollbackCommand())
+	return append(cmds, a.rotateCommand(), a.rollbackCommand(), a.revokeCommand())
 }
 
 func (a *app) phaseCommand(phase rotation.Phase, short string) *cobra.Command {
@@ -59,9 +65,11 @@ func (a *app) phaseCommand(phase rotation.Phase, short string) *cobra.Command {
 	case rotation.Prepare:
 		emergencyFlag(cmd, &f)
 	case rotation.Cutover:
-		cmd.Flags().StringVar(&f.plan, "plan", "", "refuse unless the plan still has this `hash`")
+		planFlag(cmd, &f)
+		cmd.Flags().BoolVar(&f.emergency, "emergency", false, "do not wait until a window is open")
 	case rotation.Cleanup:
 		cmd.Flags().StringVar(&f.force, "force", "", "do not wait for the overlap; the `reason` is recorded")
+		cmd.Flags().BoolVar(&f.queue, "queue", false, "try again, of every credential, what could not be ended or removed yet")
 	}
 	return cmd
 }
@@ -113,24 +121,42 @@ func (a *app) rollbackCommand() *cobra.Command {
 	}
 	a.commonFlags(cmd, &f)
 	cmd.Flags().StringVar(&f.reason, "reason", "", "why; it is recorded")
+	planFlag(cmd, &f)
 	return cmd
+}
+
+// planFlag lets a command be held to a plan, and be approved by it; or be done
+// without approvals.
+func planFlag(cmd *cobra.Command, f *phaseFlags) {
+	cmd.Flags().StringVar(&f.plan, "plan", "", "refuse unless the plan still has this `hash`, which was shown to those who approve")
+	cmd.Flags().StringVar(&f.glass, "break-glass", "", "do it without approvals, as an administrator; the `reason` is recorded, and must be reviewed by somebody else")
+	cmd.Flags().StringVar(&f.ticket, "ticket", "", "of --break-glass: where it is followed up")
 }
 
 func blank(s string) bool { return strings.TrimSpace(s) == "" }
 
 // runPhases runs one phase for every rotation that the named credentials belong to.
 func (a *app) runPhases(ctx context.Context, names []string, f phaseFlags, phase rotation.Phase) error {
-	w, err := a.wire(f, false)
+	w, err := a.wire(ctx, f, false)
 	if err != nil {
 		return err
 	}
 	defer w.close()
+	if f.queue {
+		if names, err = w.queued(ctx, names, f.due); err != nil {
+			return err
+		}
+		if len(names) == 0 {
+			a.nothing("nothing is on the retirement queue")
+			return nil
+		}
+	}
 	groups, err := a.groups(ctx, w, names, f.due, phase)
 	if err != nil {
 		return err
 	}
 	if f.plan != "" {
-		if err := w.samePlan(ctx, groups, f.plan); err != nil {
+		if err := w.samePlan(ctx, groups, f.plan, phase); err != nil {
 			return err
 		}
 	}
@@ -145,6 +171,18 @@ func (a *app) runPhases(ctx context.Context, names []string, f phaseFlags, phase
 		sum, err := w.do(ctx, phase, group, f)
 		return a.report(sum, err, f.due)
 	})
+}
+
+// queued are the credentials of which something waits on the retirement queue.
+func (w *wiring) queued(ctx context.Context, names []string, due bool) ([]string, error) {
+	if len(names) > 0 || due {
+		return nil, usagef("leave them out", "--queue is of every credential: it takes no names, and no --due")
+	}
+	ledger, err := w.ledger(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(namesOf(w.cfg), func(name string) bool { return len(ledger.Credential(name).Queue) == 0 }), nil
 }
 
 // dueTurn runs a phase for a group whose turn it is. A rollback that was
@@ -172,7 +210,7 @@ func (a *app) dueTurn(ctx context.Context, w *wiring, group []string, f phaseFla
 }
 
 func (a *app) endRollback(ctx context.Context, w *wiring, group []string, f phaseFlags) error {
-	f.reason = "an interrupted rollback is brought to its end"
+	f.reason, f.resumed = "an interrupted rollback is brought to its end", true
 	sum, err := w.do(ctx, rotation.Rollback, group, f)
 	return a.report(sum, err, f.due)
 }
@@ -200,22 +238,31 @@ func (a *app) report(sum rotation.Summary, err error, due bool) error {
 }
 
 // samePlan refuses when the plan of a batch is not the one that was looked at.
-func (w *wiring) samePlan(ctx context.Context, groups [][]string, hash string) error {
+func (w *wiring) samePlan(ctx context.Context, groups [][]string, hash string, phase rotation.Phase) error {
 	if len(groups) != 1 {
 		return usagef("name the credentials of that plan, and no others", "--plan is the plan of one batch, and %d batches are asked for", len(groups))
 	}
-	batch, err := w.standards(groups[0])
+	found, err := w.planHash(ctx, groups[0], phase)
 	if err != nil {
 		return err
 	}
-	p, err := w.engine.Plan(ctx, anyPhase, batch...)
-	if err != nil {
-		return err
-	}
-	if p.Hash != hash {
+	if found != hash {
 		names := strings.Join(groups[0], " ")
 		return rotation.Errorf(rotation.Refused, "look at it again: keyturn plan "+names,
-			"the plan of %s is %s now, not %s", names, p.Hash, hash)
+			"the plan of %s is %s now, not %s", names, found, hash)
 	}
 	return nil
+}
+
+// planHash is the hash of a batch's plan as it is now: of its rollback, or of its rotation.
+func (w *wiring) planHash(ctx context.Context, group []string, phase rotation.Phase) (string, error) {
+	if phase != rotation.Rollback {
+		phase = anyPhase
+	}
+	batch, err := w.standards(group)
+	if err != nil {
+		return "", err
+	}
+	p, err := w.engine.Plan(ctx, phase, batch...)
+	return p.Hash, err
 }

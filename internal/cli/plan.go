@@ -37,7 +37,7 @@ func (a *app) planCommand() *cobra.Command {
 // plan prints what would be done. Something in the way of it is part of the
 // plan, and the exit code says so.
 func (a *app) plan(ctx context.Context, names []string, f phaseFlags, phase rotation.Phase) error {
-	w, err := a.wire(f, true)
+	w, err := a.wire(ctx, f, true)
 	if err != nil {
 		return err
 	}
@@ -63,6 +63,7 @@ func (a *app) plan(ctx context.Context, names []string, f phaseFlags, phase rota
 		a.notef("%s", w.note)
 	}
 	a.printPlans(plans, lost, w.planned(ledger, plans))
+	a.ways(ctx, w, plans)
 	if failed != nil {
 		return failed
 	}
@@ -193,15 +194,57 @@ func printTitle(w io.Writer, p rotation.Plan, c rotation.CredentialPlan) {
 		from, to, was, becomes = to, from, or(becomes, "none"), was
 	}
 	fmt.Fprintf(w, "%s %s → %s", c.Credential, from, to)
-	if becomes != "" {
-		fmt.Fprintf(w, "   login %s → %s", was, becomes)
+	switch {
+	case oneLogin(c):
+		fmt.Fprintf(w, "   another password of login %s", becomes)
+	case becomes != "":
+		fmt.Fprintf(w, "   %s %s → %s", c.Noun, was, becomes)
 	}
-	if c.From != 0 && !p.Back {
+	switch {
+	case c.From == 0 || p.Back:
+	case oneLogin(c):
+		fmt.Fprintf(w, "   overlap %s, the old one is kept for a way back until %s", config.FormatDuration(c.Overlap), clock(c.Ends))
+	default:
 		fmt.Fprintf(w, "   overlap %s, the old one ends %s", config.FormatDuration(c.Overlap), clock(c.Ends))
 	}
 	fmt.Fprintln(w)
 	if c.Stands != "" {
 		fmt.Fprintf(w, "  a rotation is open at %s; next: %s\n", c.Stands, nextCommand(c.Next, c.Credential))
+	}
+}
+
+// oneLogin reports whether both versions are the same login, which has one of
+// their passwords at a time.
+func oneLogin(c rotation.CredentialPlan) bool {
+	return c.Gap != "" && c.Was == c.Becomes && c.Was != ""
+}
+
+// subject names what arming and ending are about: a login, or a password of one.
+func subject(c rotation.CredentialPlan, login, which string) string {
+	if oneLogin(c) {
+		return "the " + which + " password of login " + login + ", its sessions"
+	}
+	if c.Noun != "login" {
+		return c.Noun + " " + login
+	}
+	return "login " + login + ", its sessions"
+}
+
+// printChanges says where a login gets another password right before the move.
+func printChanges(w io.Writer, phase, which string, p rotation.Plan) {
+	for _, c := range p.Credentials {
+		if oneLogin(c) && (p.Back || ahead(rotation.Cutover, c)) {
+			fmt.Fprintf(w, "  %s\tlogin %s gets %s password\ta gap, until the next line is done\n", phase, c.Was, which)
+		}
+	}
+}
+
+// printOverwrites says what the cutover overwrites.
+func printOverwrites(w io.Writer, p rotation.Plan) {
+	for _, c := range p.Credentials {
+		if c.Overwrites && ahead(rotation.Cutover, c) {
+			fmt.Fprintf(w, "  cutover\toverwrite %s, then arm %s\ta gap between the two, and no way back\n", listed(c.Creates), or(c.Becomes, "a "+c.Noun))
+		}
 	}
 }
 
@@ -234,10 +277,20 @@ func printForward(w io.Writer, p rotation.Plan) {
 	}
 	for _, c := range p.Credentials {
 		if ahead(rotation.Prepare, c) {
-			fmt.Fprintf(w, "  prepare\t+ %s %s · arm %s\t%s\n", what, listed(c.Creates), or(c.Becomes, "a login"), restarts(p, c.Mounts == rotation.Dual))
+			arms := "arm " + or(c.Becomes, "a "+c.Noun)
+			if c.Overwrites {
+				fmt.Fprintf(w, "  prepare\tlooks, and puts nothing anywhere yet\trestarts nothing\n")
+				continue
+			}
+			if oneLogin(c) {
+				arms = "stage a password of login " + c.Becomes
+			}
+			fmt.Fprintf(w, "  prepare\t+ %s %s · %s\t%s\n", what, listed(c.Creates), arms, restarts(p, c.Mounts == rotation.Dual))
 		}
 	}
 	if slices.ContainsFunc(p.Credentials, func(c rotation.CredentialPlan) bool { return ahead(rotation.Cutover, c) }) {
+		printChanges(w, "cutover", "its next", p)
+		printOverwrites(w, p)
 		printMoves(w, "cutover", p)
 	}
 	effect := "restarts nothing"
@@ -246,7 +299,11 @@ func printForward(w io.Writer, p rotation.Plan) {
 	}
 	for _, c := range p.Credentials {
 		if c.From != 0 && ahead(rotation.Cleanup, c) {
-			fmt.Fprintf(w, "  cleanup\tend login %s, its sessions · remove %s\t%s\n", c.Was, listed(c.Removes), effect)
+			removes := ""
+			if !c.Overwrites {
+				removes = " · remove " + listed(c.Removes)
+			}
+			fmt.Fprintf(w, "  cleanup\tend %s%s\t%s\n", subject(c, c.Was, "old"), removes, effect)
 		}
 	}
 }
@@ -255,20 +312,21 @@ func printForward(w io.Writer, p rotation.Plan) {
 func printBack(w io.Writer, p rotation.Plan) {
 	switch {
 	case slices.ContainsFunc(p.Credentials, func(c rotation.CredentialPlan) bool { return c.Moved }):
+		printChanges(w, "rollback", "its old", p)
 		printMoves(w, "rollback", p)
 	case slices.ContainsFunc(p.Credentials, func(c rotation.CredentialPlan) bool { return c.To != 0 }):
 		fmt.Fprintf(w, "  rollback\tno service was moved\trestarts nothing\n")
 	}
 	for _, c := range p.Credentials {
 		if c.To != 0 {
-			fmt.Fprintf(w, "  rollback\tend login %s, its sessions · remove %s\trestarts nothing\n", or(c.Becomes, "none"), listed(c.Creates))
+			fmt.Fprintf(w, "  rollback\tend %s · remove %s\trestarts nothing\n", subject(c, or(c.Becomes, "none"), "next"), listed(c.Creates))
 		}
 	}
 }
 
 // printMoves says what a move does to the services, each once.
 func printMoves(w io.Writer, phase string, p rotation.Plan) {
-	if !p.Replaces {
+	if !p.Replaces && !slices.ContainsFunc(p.Credentials, func(c rotation.CredentialPlan) bool { return c.Overwrites }) {
 		printMove(w, phase, p)
 	}
 	for _, s := range p.Services {

@@ -66,7 +66,7 @@ func (r *records) Append(ctx context.Context, after int64, build func([]rotation
 		if err != nil {
 			return nil, err
 		}
-		return r.entries(fresh), nil
+		return signed(r.sign, fresh), nil
 	})
 	if err != nil {
 		return 0, err
@@ -75,10 +75,11 @@ func (r *records) Append(ctx context.Context, after int64, build func([]rotation
 	return log.Head().Seq, nil
 }
 
-func (r *records) entries(fresh []rotation.Record) []journal.Entry {
+// signed returns records as entries that say who wrote them.
+func signed(sign journal.Entry, fresh []rotation.Record) []journal.Entry {
 	out := make([]journal.Entry, len(fresh))
 	for i, rec := range fresh {
-		e := r.sign
+		e := sign
 		e.Time, e.Rotation, e.Credential, e.Version = rec.Time, rec.Rotation, rec.Credential, rec.Version
 		e.Identity, e.Phase, e.Step, e.Status = rec.Identity, string(rec.Phase), rec.Step, string(rec.Status)
 		e.Plan, e.Evidence = rec.Plan, rec.Evidence

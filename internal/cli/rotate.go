@@ -11,7 +11,7 @@ import (
 
 // rotate takes every rotation to where it must wait.
 func (a *app) rotate(ctx context.Context, names []string, f phaseFlags) error {
-	w, err := a.wire(f, false)
+	w, err := a.wire(ctx, f, false)
 	if err != nil {
 		return err
 	}

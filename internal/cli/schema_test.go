@@ -52,12 +52,25 @@ func TestSchemaTakesTheConfigurationsOfThePages(t *testing.T) {
 	if found < 2 {
 		t.Errorf("%d configurations were found, want at least 2", found)
 	}
-	for _, key := range []string{"properties", "credentials", "additionalProperties", "properties", "postgres", "properties"} {
+	for _, key := range []string{"properties", "credentials", "additionalProperties", "properties"} {
 		doc = doc[key].(map[string]any)
 	}
-	for key, p := range doc {
-		if p.(map[string]any)["description"] == nil {
-			t.Errorf("postgres.%s has no description: add it to Documented", key)
+	for _, backend := range []string{"postgres", "github"} {
+		described(t, backend, doc[backend].(map[string]any))
+	}
+}
+
+// described checks that every key of a backend's section has a description.
+func described(t *testing.T, at string, section map[string]any) {
+	t.Helper()
+	keys, _ := section["properties"].(map[string]any)
+	for key, p := range keys {
+		if key == "from-env" || key == "from-file" {
+			continue
 		}
+		if p.(map[string]any)["description"] == nil {
+			t.Errorf("%s.%s has no description: add it to Documented", at, key)
+		}
+		described(t, at+"."+key, p.(map[string]any))
 	}
 }

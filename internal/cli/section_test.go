@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/keyturn/keyturn/internal/backend/github"
 	"github.com/keyturn/keyturn/internal/backend/postgres"
 	"github.com/keyturn/keyturn/internal/config"
 )
@@ -42,19 +43,80 @@ func TestNoFaultOfASectionHoldsAValue(t *testing.T) {
 				}
 				text += "      " + k + ": " + value + "\n"
 			}
-			_, err := config.Parse("f.yml", []byte(text), map[string]config.Section{"postgres": postgres.Section})
-			if err == nil {
-				continue
-			}
-			refused++
-			if strings.Contains(strings.ToLower(err.Error()), strings.ToLower(planted)) {
-				t.Errorf("%s: %s\nis told by:\n%v", key, disguise, err)
+			if tells(t, key, disguise, text, planted) {
+				refused++
 			}
 		}
 	}
-	if refused < 80 {
-		t.Errorf("%d planted values were refused, want at least 80", refused)
+	for _, key := range []string{"repository", "title", "read-only", "adopt", "probe", "known-hosts"} {
+		for _, disguise := range append(disguises, "[ssh://git:"+planted+"@h/acme/x.git]", `["ssh://git@h/`+planted+`%zz"]`) {
+			section := "deploy-key: {repository: acme/config}"
+			if key == "repository" {
+				section = "deploy-key: {repository: " + disguise + "}"
+			} else {
+				section = strings.Replace(section, "}", ", "+key+": "+disguise+"}", 1)
+			}
+			text := "version: 1\ncredentials:\n  config-git:\n    services: {api: {file: {KEY_FILE: key}}}\n    github:\n      " + section + "\n"
+			if tells(t, key, disguise, text, planted) {
+				refused++
+			}
+		}
+	}
+	for key, sections := range map[string][]string{
+		"token":   {"installation-token: {repositories: DISGUISE, permissions: {contents: read}}", "installation-token: {repositories: [acme/x], permissions: DISGUISE}", "installation-token: {repositories: [acme/x], permissions: {contents: DISGUISE}}"},
+		"webhook": {"webhook: {repository: DISGUISE, url: https://h/x}", "webhook: {organization: DISGUISE, url: https://h/x}", "webhook: {repository: acme/x, url: DISGUISE}", "webhook: {repository: acme/x, url: https://h/x, probe: [DISGUISE]}"},
+	} {
+		for _, section := range sections {
+			for _, disguise := range disguises {
+				text := "version: 1\ncredentials:\n  config-git:\n    mounts: dual\n    services: {api: {file: {KEY_FILE: secret}}}\n    github:\n      " +
+					strings.Replace(section, "DISGUISE", disguise, 1) + "\n"
+				if tells(t, key, disguise, text, planted) {
+					refused++
+				}
+			}
+		}
+	}
+	if refused < 200 {
+		t.Errorf("%d planted values were refused, want at least 200", refused)
 	}
 }
 
+// tells reports whether a text is refused, and fails the test if that tells what was planted.
+func tells(t *testing.T, key, disguise, text, planted string) bool {
+	t.Helper()
+	_, err := config.Parse("f.yml", []byte(text), map[string]config.Section{"postgres": postgres.Section, "github": github.Section})
+	if err == nil {
+		return false
+	}
+	if strings.Contains(strings.ToLower(err.Error()), strings.ToLower(planted)) {
+		t.Errorf("%s: %s\nis told by:\n%v", key, disguise, err)
+	}
+	return true
+}
+
 func sortedNames(m map[string]string) []string { return slices.Sorted(maps.Keys(m)) }
+
+// TestWhatAKindNeeds shows what the configuration refuses because of what is rotated.
+func TestWhatAKindNeeds(t *testing.T) {
+	const (
+		webhook = "github: {webhook: {repository: acme/x, url: https://h/x}}"
+		token   = "github: {installation-token: {repositories: [acme/x], permissions: {contents: read}}}"
+	)
+	for _, tt := range []struct{ section, more, key, text string }{
+		{webhook, "", "mounts", "the receivers must know both"},
+		{webhook, "mounts: switch", "mounts", "the receivers must know both"},
+		{webhook, "mounts: dual", "", ""},
+		{token, "", "", ""},
+		{token, "every: 40m", "every", "a version lives for 1h: every 40m, and an overlap of 20m, are too long for it"},
+		{token, "every: 90d\n    overlap: 24h", "every", "are too long for it"},
+		{token, "every: 40m\n    overlap: 10m", "", ""},
+	} {
+		text := "version: 1\ncredentials:\n  x:\n    services: {api: {path: {/run/secrets/x: " + map[string]string{webhook: "secret", token: "token"}[tt.section] + "}}}\n    " +
+			tt.section + "\n    " + tt.more + "\n"
+		_, err := config.Parse("f.yml", []byte(text), map[string]config.Section{"github": github.Section})
+		switch {
+		case tt.key == "" && err != nil, tt.key != "" && (err == nil || !strings.Contains(err.Error(), "credentials.x."+tt.key+": ") || !strings.Contains(err.Error(), tt.text)):
+			t.Errorf("%s with %q: %v, want %s: %s", tt.section, tt.more, err, tt.key, tt.text)
+		}
+	}
+}

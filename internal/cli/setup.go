@@ -19,6 +19,7 @@ func (a *app) setupCommands() []*cobra.Command {
 		Use: "postgres [CREDENTIAL…]", Short: "Print the SQL that a superuser reviews and runs once",
 		RunE: func(_ *cobra.Command, names []string) error { return a.setupPostgres(names) },
 	})
+	setup.AddCommand(a.setupGitHubCommand())
 	var dry, takeOver bool
 	adopt := &cobra.Command{
 		Use: "adopt CREDENTIAL…", Short: "Take over what services use now as version 1; restarts nothing",
@@ -70,7 +71,7 @@ func (a *app) setupPostgres(names []string) error {
 
 // adopt takes over the named credentials, one after the other.
 func (a *app) adopt(ctx context.Context, names []string, dry, takeOver bool) error {
-	w, err := a.wire(phaseFlags{}, dry)
+	w, err := a.wire(ctx, phaseFlags{}, dry)
 	if err != nil {
 		return err
 	}
@@ -86,7 +87,7 @@ func (a *app) adopt(ctx context.Context, names []string, dry, takeOver bool) err
 		if err != nil {
 			return err
 		}
-		a.printAdopted(name, found, dry)
+		a.printAdopted(name, rotation.NounOf(w.procs[name].Backend), found, dry)
 	}
 	return nil
 }
@@ -102,6 +103,7 @@ func (w *wiring) adopt(ctx context.Context, name string, dry, takeOver bool) (ro
 	}
 	if !dry {
 		c, err := w.engine.Adopt(ctx, name, rotation.Options{TakeOver: takeOver}, look)
+		w.app.send(ctx, w)
 		found, _ := c.In(rotation.Current)
 		return found, err
 	}
@@ -119,7 +121,7 @@ func (w *wiring) adopt(ctx context.Context, name string, dry, takeOver bool) (ro
 	return adoption.Version, nil
 }
 
-func (a *app) printAdopted(name string, found rotation.Version, dry bool) {
+func (a *app) printAdopted(name, noun string, found rotation.Version, dry bool) {
 	a.adopted = append(a.adopted, found)
 	if a.output == "json" {
 		return
@@ -128,7 +130,7 @@ func (a *app) printAdopted(name string, found rotation.Version, dry bool) {
 	if dry {
 		verb, end = "would adopt", "it works, and nothing was recorded; next: keyturn adopt"
 	}
-	a.printf("%s %s as version 1: login %s\n", verb, name, found.Identity)
+	a.printf("%s %s as version 1: %s %s\n", verb, name, noun, found.Identity)
 	for _, field := range sortedKeys(found.Objects) {
 		a.printf("  %s: %s\n", field, found.Objects[field].Name)
 	}

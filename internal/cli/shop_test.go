@@ -87,6 +87,19 @@ func (s *shop) database() {
 	})
 }
 
+// withLines adds lines to the credential at a configuration's end, those that
+// begin with "postgres." to its section.
+func withLines(text string, lines []string) string {
+	for _, line := range lines {
+		if key, ok := strings.CutPrefix(line, "postgres."); ok {
+			text = strings.Replace(text, "      role:", "      "+key+"\n      role:", 1)
+			continue
+		}
+		text += "    " + line + "\n"
+	}
+	return text
+}
+
 // write writes the configuration.
 func (s *shop) write(more ...string) {
 	s.t.Helper()
@@ -104,9 +117,7 @@ credentials:
       app: {path: {/run/secrets/password: password, /run/secrets/username: username}}
     minimum-age: 0s
 `, s.journal, s.root, s.name, s.name, s.pg.Addr(), s.name, s.pg.CAFile(), s.name)
-	for _, line := range more {
-		text += "    " + line + "\n"
-	}
+	text = withLines(text, more)
 	if !strings.Contains(text, "overlap:") {
 		text += "    overlap: 1s\n"
 	}
@@ -233,7 +244,7 @@ func (s *shop) startLoadAt(at *testserver.Postgres) *load {
 	l.done.Go(func() {
 		for ctx.Err() == nil {
 			l.login(ctx, source, base)
-			time.Sleep(50 * time.Millisecond)
+			time.Sleep(150 * time.Millisecond)
 		}
 	})
 	return l
@@ -275,8 +286,12 @@ func (l *load) stop(t *testing.T) {
 
 // pgScan asks the server as its superuser.
 func (s *shop) pgScan(query string, into ...any) error {
+	return s.pgScanIn("postgres", query, into...)
+}
+
+func (s *shop) pgScanIn(database, query string, into ...any) error {
 	ctx := context.Background()
-	conn, err := s.pg.Connect(ctx, testserver.AdminUser, s.pg.AdminPassword(), "postgres")
+	conn, err := s.pg.Connect(ctx, testserver.AdminUser, s.pg.AdminPassword(), database)
 	if err != nil {
 		return err
 	}

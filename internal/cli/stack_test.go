@@ -48,7 +48,7 @@ func buildImages(engine *testserver.Engine) error {
 	if err != nil {
 		return err
 	}
-	check := &testserver.Healthcheck{Cmd: []string{"/loginload", "health"}, Interval: 500 * time.Millisecond, Timeout: 3 * time.Second, Retries: 3}
+	check := &testserver.Healthcheck{Cmd: []string{"/loginload", "health"}, Interval: time.Second, Timeout: 10 * time.Second, Retries: 3}
 	for _, tag := range []string{loadImage, otherImage} {
 		if _, err := engine.BuildScratch(ctx, tag, map[string]string{"/loginload": load},
 			testserver.ImageConfig{Entrypoint: []string{"/loginload"}, Env: map[string]string{"TAG": tag}, Healthcheck: check}); err != nil {
@@ -92,7 +92,12 @@ func loadEnv(entry string) stackOption {
 // nothing adopted. More are lines of the credential in the configuration.
 func newStack(t *testing.T, pg *testserver.Postgres, more []string, options ...stackOption) *stack {
 	t.Helper()
-	engine := stackEngine(t)
+	return newStackOn(t, stackEngine(t), pg, more, options...)
+}
+
+// newStackOn is newStack on a Swarm of the test's own, with the images there.
+func newStackOn(t *testing.T, engine *testserver.Engine, pg *testserver.Postgres, more []string, options ...stackOption) *stack {
+	t.Helper()
 	dir := t.TempDir()
 	name := fmt.Sprintf("stack%d", serial.Add(1))
 	k := &stack{shop: &shop{t: t, pg: pg, name: name, config: filepath.Join(dir, "keyturn.yml"), journal: filepath.Join(dir, "state", "journal.jsonl")},
@@ -132,9 +137,7 @@ credentials:
     secrets: {password: %[4]s_db_password}
     minimum-age: 0s
 `, k.journal, k.engine.Host(), probeImage, k.name, k.pg.Addr(), k.pg.CAFile())
-	for _, line := range more {
-		text += "    " + line + "\n"
-	}
+	text = withLines(text, more)
 	if !strings.Contains(text, "overlap:") {
 		text += "    overlap: 1s\n"
 	}
@@ -155,7 +158,7 @@ func (k *stack) spec(ref *swarm.SecretReference) swarm.ServiceSpec {
 				Image: loadImage,
 				Env: []string{"POSTGRES_USER=" + k.name, "POSTGRES_PASSWORD_FILE=/run/secrets/db_password",
 					"POSTGRES_HOST=127.0.0.1", fmt.Sprintf("POSTGRES_PORT=%d", k.pg.Port()), "POSTGRES_DB=" + k.name,
-					"POSTGRES_CA_FILE=/ca.pem", "LOAD_DIR=/load", "LOAD_TASK={{.Task.Name}}", "LOAD_EVERY=100ms"},
+					"POSTGRES_CA_FILE=/ca.pem", "LOAD_DIR=/load", "LOAD_TASK={{.Task.Name}}", "LOAD_EVERY=250ms"},
 				StopGracePeriod: &grace,
 				Secrets:         []*swarm.SecretReference{ref},
 				Mounts: []mount.Mount{
@@ -172,16 +175,30 @@ func (k *stack) spec(ref *swarm.SecretReference) swarm.ServiceSpec {
 // deploy makes the secret and the service, and waits until it is up.
 func (k *stack) deploy(options ...stackOption) {
 	k.t.Helper()
+	spec := k.spec(k.byHand("db_password"))
+	for _, o := range options {
+		o(&spec)
+	}
+	k.serve(spec)
+}
+
+// byHand makes the secret as people did, for a file of that name.
+func (k *stack) byHand(file string) *swarm.SecretReference {
+	k.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	ref, err := k.engine.CreateSecret(ctx, k.secret, []byte(firstPassword+"\n"))
 	k.must(err)
-	ref.File.Name, ref.File.Mode = "db_password", 0o400
-	spec := k.spec(ref)
-	for _, o := range options {
-		o(&spec)
-	}
-	_, err = k.engine.CreateService(ctx, spec)
+	ref.File.Name, ref.File.Mode = file, 0o400
+	return ref
+}
+
+// serve makes the service, and waits until it is up.
+func (k *stack) serve(spec swarm.ServiceSpec) {
+	k.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	_, err := k.engine.CreateService(ctx, spec)
 	k.must(err)
 	k.t.Cleanup(k.remove)
 	k.settled()

@@ -57,7 +57,7 @@ func (a *app) status(ctx context.Context, names []string) error {
 		c := ledger.Credential(name)
 		s := a.standing(c)
 		if s.Stray = i < 0; !s.Stray && !c.LastSuccess.IsZero() {
-			s.Due = c.LastSuccess.Add(cfg.Credentials[i].Every)
+			s.Due = dueAt(cfg.Credentials[i], c)
 		}
 		if v, ok := c.In(rotation.Current); ok && !s.Stray {
 			used = append(used, deployed{cfg.Credentials[i], v, c.Versions})

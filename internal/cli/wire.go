@@ -20,11 +20,14 @@ import (
 
 // wiring is everything that a command needs, made from the configuration.
 type wiring struct {
+	app      *app
 	cfg      *config.Config
 	engine   *rotation.Engine
 	procs    map[string]*rotation.Standard
 	adopters map[string]adopter
 	journal  rotation.Journal
+	home     home                    // nil if there is no journal yet
+	sign     journal.Entry           // who we are, in every entry
 	note     string                  // that there is no journal yet; "" if there is
 	swarm    *swarm.Target           // nil if the target is a directory
 	relays   map[string]*swarm.Relay // by credential, of those that are reached through the Swarm
@@ -38,6 +41,10 @@ type adopter interface {
 }
 
 func (w *wiring) close() {
+	w.app.deliver(w)
+	if s, ok := w.journal.(*spooled); ok {
+		w.app.seen = placed(s.Seen(), 0)
+	}
 	for _, c := range slices.Backward(w.closers) {
 		_ = c() // what is closed here was only read from, or is freed with the process
 	}
@@ -64,34 +71,38 @@ func (a *app) config() (*config.Config, error) {
 // wire makes the engine and a procedure for every credential. It opens the
 // journal and reads the administrators' secrets; it connects to nothing. Who
 // looks writes nothing, and does not show among the runs that are alive.
-func (a *app) wire(f phaseFlags, look bool) (*wiring, error) {
+func (a *app) wire(ctx context.Context, f phaseFlags, look bool) (*wiring, error) {
 	cfg, err := a.config()
 	if err != nil {
 		return nil, err
 	}
-	home, note, err := a.open(cfg, look)
+	home, note, err := a.open(ctx, cfg, look)
 	if err != nil {
 		return nil, err
 	}
-	return a.wired(cfg, home, note, f, look)
+	return a.wired(ctx, cfg, home, note, f, look)
 }
 
 // wired makes a wiring with a journal that is open, or with none.
-func (a *app) wired(cfg *config.Config, home *journal.File, note string, f phaseFlags, look bool) (_ *wiring, err error) {
-	w := &wiring{cfg: cfg, procs: map[string]*rotation.Standard{}, adopters: map[string]adopter{}, journal: noJournal{}}
+func (a *app) wired(ctx context.Context, cfg *config.Config, home home, note string, f phaseFlags, look bool) (_ *wiring, err error) {
+	w := &wiring{app: a, cfg: cfg, procs: map[string]*rotation.Standard{}, adopters: map[string]adopter{}, journal: noJournal{}, home: home}
 	defer func() {
 		if err != nil {
 			w.close()
 		}
 	}()
-	prints, err := a.fingerprints(cfg, home, look)
+	prints, err := a.fingerprints(ctx, cfg, home, look)
 	if err != nil {
 		return nil, err
 	}
 	w.note = note
-	run := ulid.Make().String()
+	run := a.runID(ulid.Make().String())
 	if home != nil {
-		w.journal = newRecords(home, a.signature(run))
+		w.sign = a.signature(run)
+		if !look {
+			a.verified(ctx, &w.sign.Actor)
+		}
+		w.journal = newRecords(home, w.sign)
 	}
 	w.engine = &rotation.Engine{
 		Journal: w.journal, Run: rotation.Holder{Run: run, Attempt: 1}, Now: a.Now, Watch: a.watch, Hook: a.Hook,
@@ -130,19 +141,25 @@ func (a *app) wireTargets(w *wiring, prints *secret.Fingerprinter, f phaseFlags)
 				MinimumAge: c.MinAge, Strict: c.Strict, AcceptGap: c.AcceptGap, ProbeTimeout: c.Rollout.HealthTimeout},
 		}
 	}
-	if w.cfg.Directory != nil {
+	switch {
+	case w.cfg.Directory != nil:
 		return a.wireDirectory(w)
+	case w.cfg.ActionsSecrets != nil:
+		return a.wireActionsSecrets(w)
 	}
 	return a.wireSwarm(w)
 }
 
 func (a *app) wireDirectory(w *wiring) error {
 	o := directory.Options{Root: w.cfg.Directory.Path, Logins: loginOf, Getenv: a.Getenv,
-		Public: map[string][]string{}, Restart: map[string]directory.Restart{}}
+		Public: map[string][]string{}, Derived: map[string][]string{}, Restart: map[string]directory.Restart{}}
 	for _, c := range w.cfg.Credentials {
 		o.Placements = append(o.Placements, readers(c)...)
 		if p, ok := c.Settings.(interface{ PublicFields() []string }); ok {
 			o.Public[c.Name] = p.PublicFields()
+		}
+		if d, ok := c.Settings.(interface{ DerivedFields() []string }); ok {
+			o.Derived[c.Name] = d.DerivedFields()
 		}
 		if len(c.Restart) > 0 {
 			o.Restart[c.Name] = directory.Restart{Argv: c.Restart}
@@ -153,7 +170,7 @@ func (a *app) wireDirectory(w *wiring) error {
 		return err
 	}
 	t := restarting{made}
-	w.engine.Leaser = &rotation.JournalLeaser{Journal: w.journal, Now: a.Now}
+	w.engine.Leaser = &rotation.JournalLeaser{Journal: w.journal, Now: a.Now, Kept: func() { w.kept.Store(true) }}
 	for _, c := range w.cfg.Credentials {
 		p := w.procs[c.Name]
 		p.Target, w.adopters[c.Name] = t, t
@@ -207,6 +224,15 @@ func (a *app) wireSwarm(w *wiring) error {
 	}
 	t := swarm.New(docker.Client, o)
 	w.engine.Leaser, w.swarm = leasing{t, &w.kept}, t
+	switch far := w.home.(type) {
+	case branchHome:
+		w.journal = newSpooled(far, shelf{t.Spool(far.owner())}, w.sign, a.Now)
+		w.engine.Journal = w.journal
+	case copied:
+		s := newSpooled(far, shelf{t.Spool(far.owner)}, w.sign, a.Now)
+		s.urgency = func([]journal.Entry) journal.Urgency { return journal.Later }
+		w.journal, w.engine.Journal = s, s
+	}
 	w.wireRelays(t)
 	for name, p := range w.procs {
 		p.Target = t
