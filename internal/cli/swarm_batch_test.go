@@ -90,14 +90,13 @@ func (k *stack) alsoReads(other *stack) {
 	without("app")(other)
 	secret, _, err := k.client.SecretInspectWithRaw(context.Background(), other.secret)
 	k.must(err)
-	k.change(func(s *swarm.ServiceSpec) {
+	k.settle(func(s *swarm.ServiceSpec) {
 		loadEnv("OTHER_USER=" + other.name)(s)
 		loadEnv("OTHER_PASSWORD_FILE=/run/secrets/other")(s)
 		c := s.TaskTemplate.ContainerSpec
 		c.Secrets = append(c.Secrets, &swarm.SecretReference{SecretID: secret.ID, SecretName: other.secret,
 			File: &swarm.SecretReferenceFileTarget{Name: "other", UID: "0", GID: "0", Mode: 0o400}})
 	})
-	k.steady()
 	text, err := os.ReadFile(k.config)
 	k.must(err)
 	theirs, err := os.ReadFile(other.config)

@@ -73,8 +73,7 @@ func TestSwarmOldStackFile(t *testing.T) {
 	k.noneFailed()
 
 	right.Labels["release"] = "43"
-	k.change(k.oldStackFile(right))
-	k.steady()
+	k.settle(k.oldStackFile(right))
 	k.goOn()
 	k.done(2)
 	k.noneFailed()
@@ -93,8 +92,7 @@ func TestSwarmStrippedMount(t *testing.T) {
 	if _, secrets := k.reads(); !strings.Contains(secrets, k.secret+"_v2") {
 		t.Fatalf("after prepare the service names %q, want version 2 as well", secrets)
 	}
-	k.change(k.oldStackFile(was))
-	k.steady()
+	k.settle(k.oldStackFile(was))
 	k.ok("validate", k.name)
 	moving := k.start("before effect: cutover move", "cutover", k.name)
 	if _, secrets := k.reads(); !strings.Contains(secrets, k.secret+"_v2") {

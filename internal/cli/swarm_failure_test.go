@@ -141,13 +141,29 @@ func (k *stack) steady() {
 		if s.UpdateStatus != nil {
 			u = s.UpdateStatus.State
 		}
-		if k.runsAll(s.Spec) && u != swarm.UpdateStateUpdating {
+		if k.runsAll(s.Spec) && u != swarm.UpdateStateUpdating && u != swarm.UpdateStateRollbackStarted {
 			return
 		}
 		if time.Now().After(end) {
 			k.t.Fatalf("the update is %q for a minute", u)
 		}
 	}
+}
+
+// settle changes the service as change does and waits until the change is in: a busy
+// machine may fail to start a task of it, and Swarm then takes it back.
+func (k *stack) settle(option stackOption) {
+	k.t.Helper()
+	for range 3 {
+		k.change(option)
+		k.steady()
+		u := k.inspect().UpdateStatus
+		if u == nil || u.State == swarm.UpdateStateCompleted {
+			return
+		}
+		k.t.Logf("the test's own update of %s is %s: %s", k.service, u.State, u.Message)
+	}
+	k.t.Fatalf("three updates of %s were not taken", k.service)
 }
 
 // runsAll reports whether all tasks run, and with the spec as it is.
@@ -180,8 +196,7 @@ func TestSwarmValidationFails(t *testing.T) {
 			k := newStack(t, pg, []string{"mounts: " + mounts})
 			k.ok("adopt", k.name)
 			k.ok("prepare", k.name)
-			k.change(release)
-			k.steady()
+			k.settle(release)
 			before, tasks := k.tasks(), k.totals().Tasks
 			k.must(pg.SetHBA("local all all scram-sha-256\nhostssl all " + k.name + "_a 0.0.0.0/0 reject\n" + testserver.DefaultHBA))
 			k.fails(1, []string{"rolled back", "version 2 is", "pg_hba"}, "validate", k.name)
@@ -209,15 +224,13 @@ func TestSwarmWrongNetwork(t *testing.T) {
 	k.ok("adopt", k.name)
 	k.ok("prepare", k.name)
 	right := k.inspect().Spec
-	k.change(k.onNetworkOfItsOwn())
-	k.steady()
+	k.settle(k.onNetworkOfItsOwn())
 	before := k.tasks()
 	k.fails(1, []string{"rolled back", "neither version can be tried from where the services are", "networks of the services"}, "validate", k.name)
 	k.same("a validation from the wrong network", before)
 	k.undone()
 
-	k.change(k.oldStackFile(right))
-	k.steady()
+	k.settle(k.oldStackFile(right))
 	k.configure() // a busy machine needs more than five seconds
 	k.ok("rotate", "--wait", k.name)
 	k.done(3) // the number 2 is burnt
