@@ -48,7 +48,7 @@ func buildImages(engine *testserver.Engine) error {
 	if err != nil {
 		return err
 	}
-	check := &testserver.Healthcheck{Cmd: []string{"/loginload", "health"}, Interval: time.Second, Timeout: 10 * time.Second, Retries: 3}
+	check := &testserver.Healthcheck{Cmd: []string{"/loginload", "health"}, Interval: 3 * time.Second, Timeout: 10 * time.Second, Retries: 3}
 	for _, tag := range []string{loadImage, otherImage} {
 		if _, err := engine.BuildScratch(ctx, tag, map[string]string{"/loginload": load},
 			testserver.ImageConfig{Entrypoint: []string{"/loginload"}, Env: map[string]string{"TAG": tag}, Healthcheck: check}); err != nil {
@@ -158,7 +158,7 @@ func (k *stack) spec(ref *swarm.SecretReference) swarm.ServiceSpec {
 				Image: loadImage,
 				Env: []string{"POSTGRES_USER=" + k.name, "POSTGRES_PASSWORD_FILE=/run/secrets/db_password",
 					"POSTGRES_HOST=127.0.0.1", fmt.Sprintf("POSTGRES_PORT=%d", k.pg.Port()), "POSTGRES_DB=" + k.name,
-					"POSTGRES_CA_FILE=/ca.pem", "LOAD_DIR=/load", "LOAD_TASK={{.Task.Name}}", "LOAD_EVERY=250ms"},
+					"POSTGRES_CA_FILE=/ca.pem", "LOAD_DIR=/load", "LOAD_TASK={{.Task.Name}}", "LOAD_EVERY=500ms"},
 				StopGracePeriod: &grace,
 				Secrets:         []*swarm.SecretReference{ref},
 				Mounts: []mount.Mount{

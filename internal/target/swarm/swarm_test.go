@@ -52,7 +52,7 @@ func swarmClient(t *testing.T) *client.Client {
 		if err != nil {
 			t.Fatal(err)
 		}
-		health := &testserver.Healthcheck{Cmd: []string{"/task", "check"}, Interval: 300 * time.Millisecond, Timeout: 3 * time.Second, Retries: 3}
+		health := &testserver.Healthcheck{Cmd: []string{"/task", "check"}, Interval: time.Second, Timeout: 10 * time.Second, Retries: 3}
 		for tag, check := range map[string]*testserver.Healthcheck{imagePlain: nil, imageHealth: health, imageOther: health} {
 			if _, err := engine.BuildScratch(t.Context(), tag, map[string]string{"/task": program},
 				testserver.ImageConfig{Entrypoint: []string{"/task"}, Env: map[string]string{"TAG": tag}, Healthcheck: check}); err != nil {
