@@ -5,9 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -46,6 +49,8 @@ type Engine struct {
 	addr    string // a loopback address that no other engine uses
 	bridge  string
 	gateway string
+	pool    string // of the addresses on its overlay networks
+	port    int    // of its VXLAN
 	tls     *Authority
 	client  *client.Client
 	process *process
@@ -115,7 +120,7 @@ func (e *Engine) start(ctx context.Context) error {
 		return err
 	}
 	var err error
-	if e.guard, err = startGuard("engine", e.dir, e.bridge, e.cgroup()); err != nil {
+	if e.guard, err = startGuard("engine", e.dir, e.bridge, e.cgroup(), strconv.Itoa(e.port), e.macs()); err != nil {
 		return err
 	}
 	if err := e.prepareTLS(); err != nil {
@@ -146,14 +151,30 @@ func (e *Engine) choose() error {
 	id := fmt.Sprintf("%08x", rand.Uint32())
 	e.bridge = "ktgw" + id // 15 bytes at most
 	for range 100 {
-		// 198.18.0.0/15 is set aside for benchmarks (RFC 2544): nobody routes it.
-		e.gateway = fmt.Sprintf("198.18.%d.1", rand.IntN(256))
+		// 198.18.0.0/15 is set aside for benchmarks (RFC 2544): nobody routes it. Addresses
+		// of 100.64.0.0/10 (RFC 6598) are inside of overlay networks alone.
+		n := rand.IntN(256)
+		e.gateway, e.pool = fmt.Sprintf("198.18.%d.1", n), fmt.Sprintf("100.%d.%d.0/18", 64+n/4, n%4*64)
 		e.addr = fmt.Sprintf("127.%d.%d.%d", 64+rand.IntN(64), rand.IntN(256), 1+rand.IntN(254))
 		if free("tcp", 2376, []string{e.addr}) && free("tcp", 2377, []string{e.addr}) && free("tcp", 7946, []string{e.addr}) && !hasAddress(e.gateway) {
-			return nil
+			e.port, err = freePort("udp", "0.0.0.0")
+			return err
 		}
 	}
 	return errors.New("finding a free loopback address: none of 100 tried")
+}
+
+// macs are the beginnings of the hardware addresses of its networks, for grep: they are made
+// of the addresses there.
+func (e *Engine) macs() string {
+	ip, _, _ := net.ParseCIDR(e.pool)
+	ip = ip.To4()
+	gate := net.ParseIP(e.gateway).To4()
+	all := []string{fmt.Sprintf("02:42:c6:12:%02x:", gate[2])}
+	for third := int(ip[2]); third < int(ip[2])+64; third++ {
+		all = append(all, fmt.Sprintf("02:42:64:%02x:%02x:", ip[1], third))
+	}
+	return strings.Join(all, "|")
 }
 
 // cgroup is the name of the control group that holds the engine's containers.
@@ -182,15 +203,11 @@ func (e *Engine) initSwarm(ctx context.Context) error {
 	if err := e.makeBridge(ctx); err != nil {
 		return err
 	}
-	port, err := freePort("udp", "0.0.0.0")
-	if err != nil {
-		return err
-	}
-	_, err = e.client.SwarmInit(ctx, swarm.InitRequest{
+	_, err := e.client.SwarmInit(ctx, swarm.InitRequest{
 		ListenAddr:      e.ManagerAddr(),
 		AdvertiseAddr:   e.addr,
-		DataPathPort:    uint32(port),
-		DefaultAddrPool: []string{"198.19.0.0/16"},
+		DataPathPort:    uint32(e.port),
+		DefaultAddrPool: []string{e.pool},
 		SubnetSize:      24,
 	})
 	if err != nil {

@@ -2,7 +2,10 @@ package testserver_test
 
 import (
 	"context"
+	"fmt"
+	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -157,4 +160,40 @@ func runJob(ctx context.Context, t *testing.T, e *testserver.Engine, spec swarm.
 		t.Fatal(err)
 	}
 	return tasks[0]
+}
+
+// TestEngineDevices leaves no network device that an engine made and did not move to where it
+// belongs when it was killed.
+func TestEngineDevices(t *testing.T) {
+	t.Parallel()
+	e := testserver.NewEngine(t, testserver.EngineOptions{})
+	info, err := e.Client().Info(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	cluster := info.Swarm.Cluster
+	prefix, err := netip.ParsePrefix(cluster.DefaultAddrPool[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	ip := prefix.Addr().As4()
+	name := fmt.Sprintf("ktd%d", os.Getpid())
+	for _, args := range []string{
+		fmt.Sprintf("link add %[1]sa type veth peer name %[1]sb", name),
+		fmt.Sprintf("link set %sb address 02:42:%02x:%02x:%02x:05", name, ip[0], ip[1], ip[2]),
+		fmt.Sprintf("link add %sx type vxlan id 4321 dstport %d dev lo", name, cluster.DataPathPort),
+	} {
+		if out, err := exec.Command("ip", strings.Fields(args)...).CombinedOutput(); err != nil {
+			t.Fatalf("ip %s: %v: %s", args, err, out)
+		}
+	}
+	if err := e.Stop(); err != nil {
+		t.Error(err)
+	}
+	if left, _ := filepath.Glob("/sys/class/net/" + name + "*"); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+		for _, l := range left {
+			_ = exec.Command("ip", "link", "delete", filepath.Base(l)).Run()
+		}
+	}
 }
