@@ -158,7 +158,7 @@ func (k *stack) spec(ref *swarm.SecretReference) swarm.ServiceSpec {
 				Image: loadImage,
 				Env: []string{"POSTGRES_USER=" + k.name, "POSTGRES_PASSWORD_FILE=/run/secrets/db_password",
 					"POSTGRES_HOST=127.0.0.1", fmt.Sprintf("POSTGRES_PORT=%d", k.pg.Port()), "POSTGRES_DB=" + k.name,
-					"POSTGRES_CA_FILE=/ca.pem", "LOAD_DIR=/load", "LOAD_TASK={{.Task.Name}}", "LOAD_EVERY=500ms"},
+					"POSTGRES_CA_FILE=/ca.pem", "LOAD_DIR=/load", "LOAD_TASK={{.Task.Name}}", "LOAD_EVERY=1s"},
 				StopGracePeriod: &grace,
 				Secrets:         []*swarm.SecretReference{ref},
 				Mounts: []mount.Mount{

@@ -113,7 +113,7 @@ services:
       POSTGRES_CA_FILE: /ca.pem
       LOAD_DIR: /load
       LOAD_TASK: '{{.Task.Name}}'
-      LOAD_EVERY: 500ms
+      LOAD_EVERY: 1s
     secrets: [db_password]
   worker:
     <<: *app
@@ -126,7 +126,7 @@ services:
       - POSTGRES_CA_FILE=/ca.pem
       - LOAD_DIR=/load
       - LOAD_TASK={{.Task.Name}}
-      - LOAD_EVERY=500ms
+      - LOAD_EVERY=1s
     secrets:
       - source: db_password
         target: pw
