@@ -32,6 +32,7 @@ type revokeFlags struct {
 	all      bool
 	backends []string
 	services []string
+	labels   []string // of services of the Swarm: KEY or KEY=VALUE
 	atOnce   int
 	dryRun   bool
 }
@@ -64,6 +65,7 @@ Without an answer from one, the others go on; what is still alive is named, exit
 	cmd.Flags().BoolVar(&f.all, "all", false, "every credential of the configuration")
 	cmd.Flags().StringSliceVar(&f.backends, "backend", nil, "every credential of a `backend`, such as postgres")
 	cmd.Flags().StringSliceVar(&f.services, "service", nil, "every credential that a `service` reads")
+	cmd.Flags().StringSliceVar(&f.labels, "label", nil, "every credential that a service with this `label` reads: KEY, or KEY=VALUE")
 	cmd.Flags().IntVar(&f.atOnce, "at-once", 4, "how `many` groups of credentials that share services go on at the same time")
 	cmd.Flags().BoolVar(&f.dryRun, "dry-run", false, "say what would be done, and what would fail meanwhile")
 	return cmd
@@ -105,7 +107,7 @@ func (a *app) revoke(ctx context.Context, names []string, f revokeFlags) error {
 	if err != nil {
 		return err
 	}
-	if names, err = w.chosen(names, f); err != nil {
+	if names, err = w.chosen(ctx, names, f); err != nil {
 		return err
 	}
 	names = slices.DeleteFunc(names, func(name string) bool {
@@ -145,22 +147,27 @@ func (f revokeFlags) phases() phaseFlags {
 }
 
 // chosen are the credentials that are meant.
-func (w *wiring) chosen(names []string, f revokeFlags) ([]string, error) {
+func (w *wiring) chosen(ctx context.Context, names []string, f revokeFlags) ([]string, error) {
 	if err := w.known(names); err != nil {
 		return nil, err
 	}
 	ways := 0
-	for _, is := range []bool{len(names) > 0, f.all, len(f.backends)+len(f.services) > 0} {
+	for _, is := range []bool{len(names) > 0, f.all, len(f.backends)+len(f.services)+len(f.labels) > 0} {
 		if is {
 			ways++
 		}
 	}
 	if ways != 1 {
-		return nil, usagef(credentials(w.cfg), "name credentials, or --all, or --backend and --service")
+		return nil, usagef(credentials(w.cfg), "name credentials, or --all, or --backend, --service and --label")
 	}
 	if len(names) > 0 {
 		return slices.Compact(slices.Sorted(slices.Values(names))), nil
 	}
+	labelled, err := w.labelled(ctx, f.labels)
+	if err != nil {
+		return nil, err
+	}
+	f.services = append(slices.Clone(f.services), labelled...)
 	var out []string
 	for _, c := range w.cfg.Credentials {
 		reads := slices.ContainsFunc(w.procs[c.Name].Placements, func(p rotation.Placement) bool { return slices.Contains(f.services, p.Service) })
@@ -169,9 +176,20 @@ func (w *wiring) chosen(names []string, f revokeFlags) ([]string, error) {
 		}
 	}
 	if len(out) == 0 {
-		return nil, usagef(credentials(w.cfg), "no credential is of that backend or read by that service")
+		return nil, usagef(credentials(w.cfg), "no credential is of that backend or read by such a service")
 	}
 	return out, nil
+}
+
+// labelled are the services of the Swarm that have one of the labels.
+func (w *wiring) labelled(ctx context.Context, labels []string) ([]string, error) {
+	if len(labels) == 0 {
+		return nil, nil
+	}
+	if w.swarm == nil {
+		return nil, usagef("name credentials, or --backend or --service", "--label is of services of a Swarm, and there is none")
+	}
+	return w.swarm.Labelled(ctx, labels)
 }
 
 // servicesOf are those that read the credentials of a group.

@@ -143,6 +143,9 @@ func TestRevokeAll(t *testing.T) {
 	if r := a.run("revoke", "--reason", "x", "--all", a.name); r.code != 2 {
 		t.Errorf("names and --all: exit %d", r.code)
 	}
+	if r := a.run("revoke", "--reason", "x", "--label", "team"); r.code != 2 || !strings.Contains(r.stderr, "there is none") {
+		t.Errorf("a label without a Swarm: exit %d, %s", r.code, r.stderr)
+	}
 	if r := a.run("revoke", "--reason", "x", "--service", "nobody"); r.code != 2 {
 		t.Errorf("a service that reads nothing: exit %d", r.code)
 	}

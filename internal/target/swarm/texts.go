@@ -3,6 +3,7 @@ package swarm
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/docker/docker/api/types/swarm"
@@ -41,6 +42,25 @@ func (t *Target) Texts(ctx context.Context) ([]Text, error) {
 		}
 		data := whole.Spec.Data
 		out = append(out, Text{fmt.Sprintf("config %q", c.Spec.Name), string(data[:min(len(data), largest)])})
+	}
+	return out, nil
+}
+
+// Labelled are the names of services that have one of the labels, each KEY or KEY=VALUE.
+func (t *Target) Labelled(ctx context.Context, labels []string) ([]string, error) {
+	services, err := t.engine.services(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var out []string
+	for _, s := range services {
+		if slices.ContainsFunc(labels, func(label string) bool {
+			key, want, valued := strings.Cut(label, "=")
+			is, there := s.Spec.Labels[key]
+			return there && (!valued || is == want)
+		}) {
+			out = append(out, s.Spec.Name)
+		}
 	}
 	return out, nil
 }
