@@ -143,6 +143,7 @@ type ServiceReport struct {
 	Millis        int64  `json:"ms"`             // from the update to converged
 	SlowestHealth int64  `json:"slowest_health"` // from a task's start to healthy
 	Unhealthy     string `json:"unhealthy,omitempty"`
+	ShortMillis   int64  `json:"unhealthy_task_ms,omitempty"` // in which tasks were missing, added up over the tasks
 }
 
 type leaseKey struct{}

@@ -106,6 +106,8 @@ type watcher struct {
 	health    *bool             // whether the tasks have a health check
 	down      map[string]string // names by ids
 	downAt    time.Time
+	short     int // tasks that were missing at the last look
+	shortAt   time.Time
 }
 
 // look reads the service and its tasks once, and reports whether anything changed.
@@ -132,6 +134,7 @@ func (w *watcher) look(ctx context.Context) (sight, bool, error) {
 	}
 	changed := w.note(tasks)
 	seen := w.judge(ctx, s, tasks)
+	w.missing(seen.desired, tasks)
 	w.report.Tasks, w.report.Restarts = seen.desired, seen.restarts
 	return seen, changed, nil
 }
@@ -157,6 +160,26 @@ func (w *watcher) note(tasks []swarm.Task) (changed bool) {
 	}
 	w.states = states
 	return changed
+}
+
+// missing adds up for how long fewer tasks ran than the service is to have, whatever they
+// read: that is what its users feel. Jobs are not always to run.
+func (w *watcher) missing(desired int, tasks []swarm.Task) {
+	now := w.Now()
+	if !w.shortAt.IsZero() {
+		w.report.ShortMillis += int64(w.short) * now.Sub(w.shortAt).Milliseconds()
+	}
+	w.short, w.shortAt = 0, now
+	job := false
+	for _, t := range tasks {
+		job = job || t.JobIteration != nil
+		if t.Status.State == swarm.TaskStateRunning {
+			desired--
+		}
+	}
+	if !job {
+		w.short = max(0, desired)
+	}
 }
 
 // slowest keeps the longest time from a new task's start to running, which for
