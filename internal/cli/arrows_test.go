@@ -35,6 +35,7 @@ var arrows = map[string][]string{
 	"internal/protection":             {"internal/githubapp", "internal/secret"},
 	"internal/proposal":               {"internal/githubapp", "internal/secret"},
 	"internal/notify":                 {"internal/secret"},
+	"internal/telemetry":              {"internal/rotation", "internal/secret"},
 	"internal/scaffold":               {},
 	"workflows-examples":              {},
 	"internal/testserver":             {"internal/testserver", "internal/secret"},

@@ -36,6 +36,7 @@ func (a *app) check(ctx context.Context, names []string) error {
 		return err
 	}
 	e.raiseProblems("check")
+	e.measureFound()
 	err = e.conclude(false)
 	a.deliver(nil)
 	return err

@@ -67,7 +67,8 @@ type app struct {
 	revoked  []revocation
 	failures []failure
 
-	notices []notify.Notice // of which people are told at the end
+	notices  []notify.Notice // of which people are told at the end
+	measured measured        // for whoever wants to know
 
 	// Of this run, for what the action answers.
 	planned    []rotation.Plan
@@ -102,13 +103,16 @@ func (a *app) run(ctx context.Context) int {
 	root.SetArgs(a.Args)
 	root.SetOut(a.Stdout)
 	root.SetErr(a.Stderr)
-	err := root.ExecuteContext(ctx)
+	begun := a.Now()
+	cmd, err := root.ExecuteContextC(ctx)
 	a.leave(ctx)
 	if err != nil && ctx.Err() != nil {
 		// Whatever failed last, failed because of that.
 		err = errors.Join(context.Canceled, err)
 	}
-	return a.conclude(err)
+	code := a.conclude(err)
+	a.handOn(cmd, code, begun)
+	return code
 }
 
 // exitStatus ends the program with a code and no message: all is said.

@@ -62,6 +62,9 @@ func (e *examination) readJournal(ctx context.Context, path string) ([]rotation.
 			return nil, err
 		}
 		e.stored, e.proven = storedIn(records), provenIn(records)
+		if e.wanted() {
+			e.measureRecord(records, "")
+		}
 		e.home, text = home, fmt.Sprintf("%s: %s, the chain is whole", path, counted(len(records), "record"))
 	}
 	return []rotation.Remark{{Level: rotation.Fine, Text: text}}, nil

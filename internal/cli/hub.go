@@ -172,6 +172,11 @@ func (a *app) leave(ctx context.Context) {
 		lent = append(lent, a.hub.App)
 	}
 	a.hub, a.borrowed = nil, nil
+	for _, app := range lent {
+		calls := app.Calls()
+		a.measured.requests = map[string]int{"reads": a.measured.requests["reads"] + calls.Reads,
+			"writes": a.measured.requests["writes"] + calls.Writes, "tokens": a.measured.requests["tokens"] + calls.Tokens}
+	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Second)
 	defer cancel()
 	for _, app := range lent {

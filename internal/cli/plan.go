@@ -59,6 +59,9 @@ func (a *app) plan(ctx context.Context, names []string, f phaseFlags, phase rota
 	if all || f.due {
 		lost = strays(w.cfg, ledger)
 	}
+	if f.due {
+		w.measure()
+	}
 	if w.note != "" {
 		a.notef("%s", w.note)
 	}

@@ -33,6 +33,7 @@ type wiring struct {
 	relays   map[string]*swarm.Relay // by credential, of those that are reached through the Swarm
 	closers  []func() error
 	kept     atomic.Bool // a lease could not be given back
+	look     bool        // nothing is changed
 }
 
 // adopter is the half of a target that takes over what is there.
@@ -42,6 +43,9 @@ type adopter interface {
 
 func (w *wiring) close() {
 	w.app.deliver(w)
+	if !w.look {
+		w.measure()
+	}
 	if s, ok := w.journal.(*spooled); ok {
 		w.app.seen = placed(s.Seen(), 0)
 	}
@@ -85,7 +89,7 @@ func (a *app) wire(ctx context.Context, f phaseFlags, look bool) (*wiring, error
 
 // wired makes a wiring with a journal that is open, or with none.
 func (a *app) wired(ctx context.Context, cfg *config.Config, home home, note string, f phaseFlags, look bool) (_ *wiring, err error) {
-	w := &wiring{app: a, cfg: cfg, procs: map[string]*rotation.Standard{}, adopters: map[string]adopter{}, journal: noJournal{}, home: home}
+	w := &wiring{app: a, cfg: cfg, procs: map[string]*rotation.Standard{}, adopters: map[string]adopter{}, journal: noJournal{}, home: home, look: look}
 	defer func() {
 		if err != nil {
 			w.close()

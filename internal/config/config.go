@@ -44,6 +44,7 @@ type Config struct {
 	Credentials    []Credential    // in the order of the file
 	Reminders      []Reminder      `json:",omitempty"` // the same
 	Notify         []Channel       `json:",omitempty"` // the same
+	Telemetry      *Telemetry      `json:",omitempty"` // nil: nobody is told but by OpenTelemetry
 }
 
 // Swarm says how the Swarm is reached.

@@ -18,7 +18,7 @@ import (
 // Full returns the configuration with every default written out, so that
 // [Parse] makes the same of it. Where a secret stands is all that it says of it.
 func (c *Config) Full() ([]byte, error) {
-	f := file{Version: 1, FingerprintKey: c.FingerprintKey, GitHub: c.GitHub, Swarm: c.Swarm, Directory: c.Directory, ActionsSecrets: c.ActionsSecrets}
+	f := file{Version: 1, FingerprintKey: c.FingerprintKey, GitHub: c.GitHub, Swarm: c.Swarm, Directory: c.Directory, ActionsSecrets: c.ActionsSecrets, Telemetry: c.Telemetry}
 	switch {
 	case c.JournalGitHub:
 		f.Journal = "github"

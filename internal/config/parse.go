@@ -21,10 +21,11 @@ type file struct {
 	Credentials    yaml.Node       `yaml:"credentials"`
 	Reminders      yaml.Node       `yaml:"reminders"`
 	Notify         yaml.Node       `yaml:"notify"`
+	Telemetry      *Telemetry      `yaml:"telemetry"`
 }
 
 // NotBuilt names keys of later releases.
-func (*file) NotBuilt() []string { return []string{"swarms", "telemetry", "stores"} }
+func (*file) NotBuilt() []string { return []string{"swarms", "stores"} }
 
 // Parse reads a configuration. The error is of type [Faults]; it repeats no
 // value of the file, for each may be a secret in the wrong place. Name stands
@@ -68,7 +69,7 @@ type paced struct {
 }
 
 func (p *parser) config(f file) *Config {
-	cfg := &Config{FingerprintKey: f.FingerprintKey, GitHub: f.GitHub, Swarm: f.Swarm, Directory: f.Directory, ActionsSecrets: f.ActionsSecrets}
+	cfg := &Config{FingerprintKey: f.FingerprintKey, GitHub: f.GitHub, Swarm: f.Swarm, Directory: f.Directory, ActionsSecrets: f.ActionsSecrets, Telemetry: f.Telemetry}
 	if f.Version != 1 && !p.faults.below("version") {
 		p.fault(at(p.doc, "version"), "version", "write: version: 1", "want version 1")
 	}
@@ -91,6 +92,7 @@ func (p *parser) config(f file) *Config {
 	}
 	cfg.Reminders = p.reminders(&f.Reminders)
 	cfg.Notify = p.notify(&f.Notify)
+	p.telemetry(cfg.Telemetry)
 	return cfg
 }
 

@@ -74,6 +74,13 @@ var facts = map[string]fact{
 
 	"file.notify": {"Who is told of what, by the name of the way.", nil},
 
+	"file.telemetry": {"What is measured, and which Pushgateway is told.", object{"dependentRequired": object{"user": []string{"password"}, "password": []string{"user"}}}},
+
+	"Telemetry.environment": {"The label of everything that is measured.", object{"pattern": environmentName.String(), "default": DefaultEnvironment}},
+	"Telemetry.pushgateway": {"The URL of a Prometheus Pushgateway.", object{"pattern": pushgatewayForm}},
+	"Telemetry.user":        {"As whom the Pushgateway is told.", nil},
+	"Telemetry.password":    {"Where that user's password stands.", nil},
+
 	"channel.url":     {"Where a Shoutrrr URL stands: it is a secret.", nil},
 	"channel.mention": {"Logins, and teams as org/team, who are mentioned in an issue on GitHub.", object{"items": object{"type": "string", "pattern": approverName.String()}}},
 	"channel.events":  {"What is told; by default everything but done.", object{"items": object{"enum": Events}}},
