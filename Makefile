@@ -16,7 +16,7 @@ export GO
 LINT_BIN := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/keyturn/lint/$(shell sha256sum tools/lint/go.sum | cut -c1-12)
 WORKFLOWS := $(filter-out %/cronjob.yml,$(wildcard .github/workflows/*.yml workflows-examples/*.yml))
 
-.PHONY: demo test crash faults bench race lint build image rootfs install
+.PHONY: demo test crash faults soak bench race lint build image rootfs install
 
 # The version is what Git says: of a commit that is tagged as a release, the tag.
 KEYTURN_VERSION ?= $(shell git describe --tags --match 'v[0-9]*' --dirty 2>/dev/null)
@@ -61,6 +61,11 @@ faults: install
 
 crash: install
 	KEYTURN_CRASH=all $(STATIC) test -trimpath -exec $(CURDIR)/.ci/as-root -count=1 -timeout 150m -run "Crash|OnGitHub|GitHubJournal|Propose|Webhook" ./...
+
+# How long the soak is; 200 rotations take an hour or two.
+SOAK ?= 200
+soak: install
+	KEYTURN_SOAK=$(SOAK) $(STATIC) test -trimpath -exec $(CURDIR)/.ci/as-root -count=1 -v -timeout 5h -run '^TestSoak$$' ./internal/cli
 
 bench: install
 	$(STATIC) test -trimpath -exec $(CURDIR)/.ci/as-root -p 1 -run '^$$' -bench . -benchtime 1x -timeout 60m ./...

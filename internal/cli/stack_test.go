@@ -142,7 +142,7 @@ credentials:
 		text += "    overlap: 1s\n"
 	}
 	if !strings.Contains(text, "rollout:") {
-		text += "    rollout: {monitor: 1s, health-timeout: 20s, timeout: 90s}\n"
+		text += "    rollout: {monitor: 1s, health-timeout: 60s, timeout: 240s}\n"
 	}
 	k.must(os.WriteFile(k.config, []byte(text), 0o600))
 }

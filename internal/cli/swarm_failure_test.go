@@ -220,7 +220,7 @@ func TestSwarmValidationFails(t *testing.T) {
 // though the administrator can: that is rolled back, and no task is restarted.
 func TestSwarmWrongNetwork(t *testing.T) {
 	t.Parallel()
-	k := newStack(t, servers.postgres.Get(t), []string{"rollout: {monitor: 1s, health-timeout: 20s, timeout: 90s}"})
+	k := newStack(t, servers.postgres.Get(t), []string{"rollout: {monitor: 1s, health-timeout: 40s, timeout: 90s}"})
 	k.ok("adopt", k.name)
 	k.ok("prepare", k.name)
 	right := k.inspect().Spec

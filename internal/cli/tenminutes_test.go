@@ -142,7 +142,7 @@ func (w *workspace) after(command string) {
 		if !strings.Contains(text, "    overlap: 24h ") {
 			w.t.Fatalf("the configuration has no overlap:\n%s", text)
 		}
-		text = strings.ReplaceAll(text, "    overlap: 24h ", "    minimum-age: 0s\n    rollout: {monitor: 1s}\n    grace: 10m\n    overlap: 1s ")
+		text = strings.ReplaceAll(text, "    overlap: 24h ", "    minimum-age: 0s\n    rollout: {monitor: 1s, health-timeout: 90s}\n    grace: 10m\n    overlap: 1s ")
 		w.must(os.WriteFile(w.config, []byte(text), 0o644))
 	case strings.Contains(command, "setup.sql") && !strings.Contains(command, "keyturn"):
 		w.administrator()

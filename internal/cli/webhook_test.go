@@ -60,7 +60,7 @@ credentials:
     secrets: {secret: %[5]s_hook}
     minimum-age: 0s
     overlap: 1s
-    rollout: {monitor: 1s, health-timeout: 20s, timeout: 90s}
+    rollout: {monitor: 1s, health-timeout: 60s, timeout: 240s}
 `, h.journal, engine.Host(), probeImage, app.ID, name, h.gh.FullName(), receives)), 0o600))
 	h.env = append(os.Environ(), asProgram+"=1", "CI=", "GITHUB_API_URL="+h.gh.URL, "KEYTURN_APP_KEY="+string(app.Key().Reveal()), atOnce+"=1")
 	h.secrets = []string{"ghs_", "eyJhbGciOi", firstPassword}

@@ -25,7 +25,9 @@ func (s *Standard) Check(ctx context.Context, c Credential, proven []int) []Rema
 	out = append(out, s.checkCurrent(ctx, c, current)...)
 	if previous, ok := c.In(Previous); ok {
 		out = append(out, s.checkPrevious(ctx, c, previous, current)...)
+		out = append(out, s.checkWho(ctx, previous)...)
 	}
+	out = append(out, s.checkWho(ctx, current)...)
 	return append(out, s.checkDead(ctx, c, proven)...)
 }
 
@@ -73,6 +75,42 @@ func (s *Standard) checkPrevious(ctx context.Context, c Credential, v, current V
 		}
 	}
 	return out
+}
+
+// checkWho says who holds a version: which tasks mount it, by the target, and who is logged
+// in with it now, by the backend. Who was logged in before, only the backend's own log knows.
+func (s *Standard) checkWho(ctx context.Context, v Version) []Remark {
+	holding, err := s.Target.Observe(ctx, v)
+	if err != nil {
+		return []Remark{{Level: Problem, Text: fmt.Sprintf("who mounts version %d cannot be told: %v", v.Number, err), Hint: HintOf(err)}}
+	}
+	standing, err := s.Backend.Observe(ctx, v)
+	if err != nil {
+		return []Remark{{Level: Problem, Text: fmt.Sprintf("who is logged in with version %d cannot be told: %v", v.Number, err), Hint: HintOf(err)}}
+	}
+	return []Remark{{Level: Fine, Text: fmt.Sprintf("version %d is mounted by %s; logged in with it: %s", v.Number, who(holding.Uses), who(standing.Uses))}}
+}
+
+// who lists uses by their names, each with how many there are.
+func who(uses []Use) string {
+	count := map[string]int{}
+	for _, u := range uses {
+		if u.Kind != "previous-spec" {
+			count[u.Kind+" "+u.Name]++
+		}
+	}
+	var out []string
+	for name, n := range count {
+		if n > 1 {
+			name = fmt.Sprintf("%s (%d)", name, n)
+		}
+		out = append(out, name)
+	}
+	if len(out) == 0 {
+		return "nobody"
+	}
+	slices.Sort(out)
+	return strings.Join(out, ", ")
 }
 
 // checkDead looks at every version that was ended.

@@ -42,7 +42,7 @@ func FaultMatrix(t *testing.T, build func() *Scenario) {
 	for _, call := range slices.Sorted(maps.Keys(counts)) {
 		step := 1
 		if n := counts[call]; os.Getenv("KEYTURN_FAULTS") != "all" {
-			step = max(1, n/3)
+			step = max(1, n/2)
 		}
 		for n := 0; n < counts[call]; n += step {
 			for _, how := range hows {
