@@ -44,11 +44,11 @@ type StepRun struct {
 }
 
 // Duration is how long a run took; of one that is under way it is zero.
-func (r PhaseRun) Duration() time.Duration {
-	if r.Ended.IsZero() {
+func (run PhaseRun) Duration() time.Duration {
+	if run.Ended.IsZero() {
 		return 0
 	}
-	return r.Ended.Sub(r.Begun)
+	return run.Ended.Sub(run.Begun)
 }
 
 // History returns the runs that records tell of, in the order in which they began. It
