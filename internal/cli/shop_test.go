@@ -155,7 +155,7 @@ func (s *shop) run(args ...string) result { return s.runWith(nil, args...) }
 
 func (s *shop) runWith(env []string, args ...string) result {
 	s.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 6*time.Minute) // a busy machine is slow
 	defer cancel()
 	cmd := s.command(ctx, args...)
 	cmd.Env = append(cmd.Env, env...)
