@@ -118,7 +118,7 @@ func (k *stack) mountedJournal() []string {
 // runner fills them in. Told, if it is not nil, sees the log as it grows.
 func (j *job) run(inputs map[string]string, more []string, told func(name, log string)) step {
 	j.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	all := map[string]string{}
 	for name, in := range manifest(j.t).Inputs {

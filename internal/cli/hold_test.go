@@ -56,7 +56,7 @@ type running struct {
 func (s *shop) start(point string, args ...string) *running {
 	s.t.Helper()
 	r := &running{t: s.t, s: s, ended: make(chan struct{})}
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 6*time.Minute)
 	r.cmd = s.command(ctx, args...)
 	r.cmd.Stdout, r.cmd.Stderr = &r.stdout, &r.stderr
 	said, saidEnd, err := os.Pipe()

@@ -31,7 +31,7 @@ func newOverlaid(t testing.TB, settings map[string]string) overlaid {
 	t.Helper()
 	k := &stack{shop: &shop{t: t, name: fmt.Sprintf("net%d", serial.Add(1))}, engine: stackEngine(t)}
 	k.client = k.engine.Client()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 4*time.Minute)
 	defer cancel()
 	k.buildRunner(ctx)
 	made := k.overlay(k.name)
@@ -62,7 +62,7 @@ func (k *stack) overlay(name string) string {
 	made, err := k.client.NetworkCreate(context.Background(), name, network.CreateOptions{Driver: "overlay"})
 	k.must(err)
 	k.t.Cleanup(func() {
-		for end := time.Now().Add(30 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+		for end := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
 			err := k.client.NetworkRemove(context.Background(), made.ID) // its tasks are on their way out
 			if err == nil || time.Now().After(end) {
 				k.must(err)
@@ -126,7 +126,7 @@ func TestThroughSwarm(t *testing.T) {
 	if len(services) != 1 {
 		t.Errorf("the run that was killed leaves the relays %q, want its own", services)
 	}
-	for end := time.Now().Add(20 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
 		if _, running := k.relays(); running == 0 {
 			break // it ended by itself
 		}
@@ -144,7 +144,7 @@ func TestThroughSwarm(t *testing.T) {
 // noRelay checks that no relay is left, and none runs but those that are ending.
 func (k *stack) noRelay() {
 	k.t.Helper()
-	for end := time.Now().Add(20 * time.Second); ; time.Sleep(200 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); ; time.Sleep(200 * time.Millisecond) {
 		services, running := k.relays()
 		if len(services)+running == 0 {
 			return

@@ -185,7 +185,7 @@ func (k *stack) deploy(options ...stackOption) {
 // byHand makes the secret as people did, for a file of that name.
 func (k *stack) byHand(file string) *swarm.SecretReference {
 	k.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 4*time.Minute)
 	defer cancel()
 	ref, err := k.engine.CreateSecret(ctx, k.secret, []byte(firstPassword+"\n"))
 	k.must(err)
@@ -196,7 +196,7 @@ func (k *stack) byHand(file string) *swarm.SecretReference {
 // serve makes the service, and waits until it is up.
 func (k *stack) serve(spec swarm.ServiceSpec) {
 	k.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 4*time.Minute)
 	defer cancel()
 	_, err := k.engine.CreateService(ctx, spec)
 	k.must(err)
@@ -206,7 +206,7 @@ func (k *stack) serve(spec swarm.ServiceSpec) {
 
 // remove removes every service that names the stack.
 func (k *stack) remove() {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 4*time.Minute)
 	defer cancel()
 	list, err := k.client.ServiceList(ctx, swarm.ServiceListOptions{Filters: filters.NewArgs(filters.Arg("name", k.name+"_"))})
 	if err != nil {
@@ -222,7 +222,7 @@ func (k *stack) remove() {
 // settled waits until as many tasks run as shall, and no other.
 func (k *stack) settled() {
 	k.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 4*time.Minute)
 	defer cancel()
 	want := *k.inspect().Spec.Mode.Replicated.Replicas
 	_, err := k.engine.WaitTasks(ctx, k.service, swarm.TaskStateRunning, int(want))

@@ -279,7 +279,7 @@ func TestStackDeployBetweenPhases(t *testing.T) {
 // stillNames checks that cleanup waits for the file alone, and status says so.
 func (w *workspace) stillNames(when, credential string) {
 	w.t.Helper()
-	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(200 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(200 * time.Millisecond) {
 		if out, _ := w.try("keyturn cleanup " + credential); strings.Contains(out, "the stack file") {
 			break
 		}

@@ -136,7 +136,7 @@ func TestSwarmUnhealthy(t *testing.T) {
 // steady waits until the service is up and its update over.
 func (k *stack) steady() {
 	k.t.Helper()
-	for end := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(4 * time.Minute); ; time.Sleep(50 * time.Millisecond) {
 		s, u := k.inspect(), swarm.UpdateState("none")
 		if s.UpdateStatus != nil {
 			u = s.UpdateStatus.State
@@ -145,7 +145,7 @@ func (k *stack) steady() {
 			return
 		}
 		if time.Now().After(end) {
-			k.t.Fatalf("the update is %q for a minute", u)
+			k.t.Fatalf("the update is %q for minutes", u)
 		}
 	}
 }
@@ -245,7 +245,7 @@ func (k *stack) onNetworkOfItsOwn() stackOption {
 	k.must(err)
 	k.t.Cleanup(func() {
 		k.remove()
-		for end := time.Now().Add(20 * time.Second); k.client.NetworkRemove(ctx, made.ID) != nil; time.Sleep(100 * time.Millisecond) {
+		for end := time.Now().Add(time.Minute); k.client.NetworkRemove(ctx, made.ID) != nil; time.Sleep(100 * time.Millisecond) {
 			if time.Now().After(end) {
 				k.t.Errorf("the network of %s is left", k.name)
 				return
