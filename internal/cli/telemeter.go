@@ -29,6 +29,19 @@ type measured struct {
 	since    time.Time // of the record
 	found    telemetry.Set
 	requests map[string]int // to GitHub, by their kind
+
+	read    bool // the variables of OpenTelemetry were
+	otlp    telemetry.OTLP
+	otlpErr error
+}
+
+// otlp reads, once in a run, where OpenTelemetry's variables say that things go.
+func (a *app) otlp() (telemetry.OTLP, error) {
+	if m := &a.measured; !m.read {
+		m.read = true
+		m.otlp, m.otlpErr = telemetry.FromEnvironment(a.Getenv)
+	}
+	return a.measured.otlp, a.measured.otlpErr
 }
 
 // wanted reports whether anybody wants to know what is measured.
@@ -39,7 +52,7 @@ func (a *app) wanted() bool {
 	if a.cfg.Telemetry != nil && a.cfg.Telemetry.Pushgateway != "" {
 		return true
 	}
-	o, err := telemetry.FromEnvironment(a.Getenv)
+	o, err := a.otlp()
 	return err != nil || o.Metrics != nil || o.Traces != nil
 }
 
@@ -134,7 +147,7 @@ func (a *app) handOn(cmd *cobra.Command, code int, begun time.Time) {
 	if t := a.cfg.Telemetry; t != nil && t.Pushgateway != "" {
 		try("the Pushgateway", func() error { return a.push(ctx, t, command, record, run) })
 	}
-	o, err := telemetry.FromEnvironment(a.Getenv)
+	o, err := a.otlp()
 	if err != nil {
 		a.notef("nothing is sent by OpenTelemetry: %v", err)
 		o = telemetry.OTLP{}
