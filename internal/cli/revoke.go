@@ -66,7 +66,7 @@ Without an answer from one, the others go on; what is still alive is named, exit
 	cmd.Flags().StringSliceVar(&f.backends, "backend", nil, "every credential of a `backend`, such as postgres")
 	cmd.Flags().StringSliceVar(&f.services, "service", nil, "every credential that a `service` reads")
 	cmd.Flags().StringSliceVar(&f.labels, "label", nil, "every credential that a service with this `label` reads: KEY, or KEY=VALUE")
-	cmd.Flags().IntVar(&f.atOnce, "at-once", 4, "how `many` groups of credentials that share services go on at the same time")
+	cmd.Flags().IntVar(&f.atOnce, "at-once", 10, "how `many` groups of credentials that share services go on at the same time")
 	cmd.Flags().BoolVar(&f.dryRun, "dry-run", false, "say what would be done, and what would fail meanwhile")
 	return cmd
 }

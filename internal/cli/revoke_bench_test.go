@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/swarm"
 )
 
@@ -23,6 +24,7 @@ type fleet struct {
 const (
 	fleetServices = 10
 	fleetMonitor  = 5 * time.Second // Docker's own
+	fleetHealth   = 10 * time.Second
 )
 
 // newFleet deploys a fleet by hand, with nothing adopted.
@@ -37,7 +39,7 @@ func newFleet(b *testing.B) *fleet {
 	for i := range fleetServices {
 		service := fmt.Sprintf("%s_app%d", f.name, i)
 		for j, prefix := range []string{"", "SECOND_"} {
-			name := fmt.Sprintf("%s_%d_%d", f.name, i, j)
+			name := fmt.Sprintf("%s%c%d", f.name, 'a'+i, j)
 			f.names = append(f.names, name)
 			f.sql("postgres", "create database "+name, fmt.Sprintf("create role %s login password '%s'", name, firstPassword),
 				fmt.Sprintf("create role keyturn_%s login password '%s'", name, adminPassword))
@@ -78,7 +80,7 @@ func (f *fleet) deploy(i int) {
 	one := &stack{shop: f.shop, engine: f.engine, client: f.client, service: fmt.Sprintf("%s_app%d", f.name, i), load: f.load}
 	var refs []*swarm.SecretReference
 	for j := range 2 {
-		ref, err := f.engine.CreateSecret(f.t.Context(), fmt.Sprintf("%s_%d_%d_password", f.name, i, j), []byte(firstPassword+"\n"))
+		ref, err := f.engine.CreateSecret(f.t.Context(), f.names[2*i+j]+"_password", []byte(firstPassword+"\n"))
 		f.must(err)
 		ref.File.Name, ref.File.Mode = fmt.Sprintf("password%d", j), 0o400
 		refs = append(refs, ref)
@@ -86,8 +88,9 @@ func (f *fleet) deploy(i int) {
 	spec := one.spec(refs[0])
 	c := spec.TaskTemplate.ContainerSpec
 	c.Secrets = refs
+	c.Healthcheck = &container.HealthConfig{Interval: fleetHealth, Timeout: fleetHealth, Retries: 3}
 	c.Env = []string{"POSTGRES_HOST=127.0.0.1", fmt.Sprintf("POSTGRES_PORT=%d", f.pg.Port()), "POSTGRES_CA_FILE=/ca.pem",
-		"LOAD_DIR=/load", "LOAD_TASK={{.Task.Name}}", "LOAD_EVERY=500ms", "LOAD_ALSO=SECOND_"}
+		"LOAD_DIR=/load", "LOAD_TASK={{.Task.Name}}", "LOAD_EVERY=1s", "LOAD_ALSO=SECOND_"}
 	for j, prefix := range []string{"", "SECOND_"} {
 		c.Env = append(c.Env, prefix+"POSTGRES_USER="+f.names[2*i+j], prefix+"POSTGRES_DB="+f.names[2*i+j],
 			fmt.Sprintf("%sPOSTGRES_PASSWORD_FILE=/run/secrets/password%d", prefix, j))
