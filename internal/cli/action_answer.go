@@ -125,21 +125,18 @@ func (a *app) stands(ctx context.Context, out map[string]string) []stand {
 	if a.cfg == nil || len(names) == 0 {
 		return nil
 	}
-	records := a.seen
+	ledger, err := rotation.Replay(a.seen)
 	if !a.cfg.JournalGitHub {
-		home, _, err := a.open(ctx, a.cfg, true)
-		if err != nil || home == nil {
+		home, _, failed := a.open(ctx, a.cfg, true)
+		if failed != nil || home == nil {
 			return nil
 		}
-		if records, err = newRecords(home, journal.Entry{}).Records(ctx); err != nil {
-			return nil // the run has said it
-		}
+		ledger, err = rotation.ReadLedger(ctx, newRecords(home, journal.Entry{}))
 	}
-	ledger, err := rotation.Replay(records)
 	if err != nil {
-		return nil
+		return nil // the run has said it
 	}
-	out["entry"] = strconv.Itoa(len(records))
+	out["entry"] = strconv.FormatInt(ledger.Last(), 10)
 	var all []stand
 	versions := map[string]stand{}
 	for _, name := range names {

@@ -54,8 +54,8 @@ func (e *examination) readJournal(ctx context.Context, path string) ([]rotation.
 		path = far.String()
 	}
 	if home != nil {
-		records, err := newRecords(home, journal.Entry{}).Records(ctx)
-		if err != nil {
+		var records []rotation.Record
+		if err := newRecords(home, journal.Entry{}).Each(ctx, func(r rotation.Record) { records = append(records, r) }); err != nil {
 			return nil, err
 		}
 		if e.ledger, err = rotation.Replay(records); err != nil {

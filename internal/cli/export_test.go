@@ -5,6 +5,9 @@ import (
 	"io"
 	"slices"
 	"strings"
+
+	"github.com/keyturn/keyturn/internal/journal"
+	"github.com/keyturn/keyturn/internal/rotation"
 )
 
 // What the action takes and gives, sorted, for the test that holds action.yml
@@ -13,6 +16,12 @@ var (
 	ActionInputs  = inputs
 	ActionOutputs = func() []string { return sorted(actionOutputs) }
 )
+
+// KeptHeads is keptHeads.
+const KeptHeads = keptHeads
+
+// NewRecords returns a journal's home as the core sees it.
+func NewRecords(home journal.Home) rotation.Journal { return newRecords(home, journal.Entry{}) }
 
 // ActionTakes says why a command does not take inputs, or nothing.
 func ActionTakes(command string, inputs []string) error {

@@ -17,11 +17,7 @@ const anyPhase rotation.Phase = ""
 
 // ledger reads what is known of every credential.
 func (w *wiring) ledger(ctx context.Context) (*rotation.Ledger, error) {
-	records, err := w.journal.Records(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return rotation.Replay(records)
+	return rotation.ReadLedger(ctx, w.journal)
 }
 
 // groups parts the named credentials into rotations: those of one open rotation

@@ -113,7 +113,7 @@ type noJournal struct{}
 var _ rotation.Journal = noJournal{}
 
 // Records implements [rotation.Journal].
-func (noJournal) Records(context.Context) ([]rotation.Record, error) { return nil, nil }
+func (noJournal) Each(context.Context, func(rotation.Record)) error { return nil }
 
 // Append implements [rotation.Journal]: who only looks writes nothing.
 func (noJournal) Append(context.Context, int64, func([]rotation.Record) ([]rotation.Record, error)) (int64, error) {
@@ -130,11 +130,7 @@ func (a *app) look(ctx context.Context, cfg *config.Config) (l *rotation.Ledger,
 	if home == nil {
 		return rotation.NewLedger(), note, nil
 	}
-	records, err := newRecords(home, journal.Entry{}).Records(ctx)
-	if err != nil {
-		return nil, "", err
-	}
-	l, err = rotation.Replay(records)
+	l, err = rotation.ReadLedger(ctx, newRecords(home, journal.Entry{}))
 	return l, note, err
 }
 

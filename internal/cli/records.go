@@ -16,8 +16,12 @@ type records struct {
 	sign journal.Entry // actor, run and commit of what we write
 
 	mu    sync.Mutex
-	heads map[int64]journal.Head // of what was read or written, by number
+	heads map[int64]journal.Head // of what was read or written last, by number
 }
+
+// keptHeads is how many heads are kept: whoever appends after an older entry reads from
+// the first one on.
+const keptHeads = 1000
 
 var _ rotation.Journal = (*records)(nil)
 
@@ -25,24 +29,18 @@ func newRecords(home journal.Home, sign journal.Entry) *records {
 	return &records{home: home, sign: sign, heads: map[int64]journal.Head{0: {}}}
 }
 
-// Records implements [rotation.Journal].
-func (r *records) Records(ctx context.Context) ([]rotation.Record, error) {
-	entries, err := r.home.Read(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return r.read(entries), nil
+// Each implements [rotation.Journal].
+func (r *records) Each(ctx context.Context, take func(rotation.Record)) error {
+	return journal.Each(ctx, r.home, func(e journal.Entry) { take(r.read(e)) })
 }
 
-func (r *records) read(entries []journal.Entry) []rotation.Record {
+// read returns the record of an entry, and remembers its place.
+func (r *records) read(e journal.Entry) rotation.Record {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	out := make([]rotation.Record, len(entries))
-	for i, e := range entries {
-		r.heads[e.Seq] = e.Head()
-		out[i] = recordOf(e)
-	}
-	return out
+	r.heads[e.Seq] = e.Head()
+	delete(r.heads, e.Seq-keptHeads)
+	return recordOf(e)
 }
 
 // Append implements [rotation.Journal].
@@ -61,7 +59,11 @@ func (r *records) Append(ctx context.Context, after int64, build func([]rotation
 	log := journal.FollowFrom(r.home, from)
 	var since []rotation.Record
 	sealed, err := log.Append(ctx, func(entries []journal.Entry, _ journal.Head) ([]journal.Entry, error) {
-		since = append(since, r.read(entries)...)
+		for _, e := range entries {
+			if rec := r.read(e); known || e.Seq > after || after == math.MaxInt64 {
+				since = append(since, rec)
+			}
+		}
 		fresh, err := build(since)
 		if err != nil {
 			return nil, err
@@ -71,7 +73,9 @@ func (r *records) Append(ctx context.Context, after int64, build func([]rotation
 	if err != nil {
 		return 0, err
 	}
-	r.read(sealed)
+	for _, e := range sealed {
+		r.read(e)
+	}
 	return log.Head().Seq, nil
 }
 

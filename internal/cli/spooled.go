@@ -26,13 +26,13 @@ func newSpooled(far journal.Home, shelf journal.Spool, sign journal.Entry, now f
 	return &spooled{journal.NewSpooled(far, shelf, now), sign, urgency}
 }
 
-// Records implements [rotation.Journal].
-func (s *spooled) Records(ctx context.Context) ([]rotation.Record, error) {
+// Each implements [rotation.Journal].
+func (s *spooled) Each(ctx context.Context, take func(rotation.Record)) error {
 	entries, err := s.Entries(ctx)
-	if err != nil {
-		return nil, err
+	for _, r := range placed(entries, 0) {
+		take(r)
 	}
-	return placed(entries, 0), nil
+	return err
 }
 
 // placed returns the records of entries that stand behind a place.

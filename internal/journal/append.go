@@ -34,7 +34,7 @@ func (j *File) put(ctx context.Context, after Head, entries ...Entry) (sealed []
 }
 
 func (j *File) append(ctx context.Context, f *os.File, after Head, entries []Entry) ([]Entry, error) {
-	s, err := j.load(f, j.known)
+	s, err := j.load(f, j.known, nothing)
 	if err != nil {
 		return nil, err
 	}
@@ -42,7 +42,7 @@ func (j *File) append(ctx context.Context, f *os.File, after Head, entries []Ent
 		if err := j.setAside(f, s); err != nil {
 			return nil, err
 		}
-		if s, err = j.load(f, j.known); err != nil {
+		if s, err = j.load(f, j.known, nothing); err != nil {
 			return nil, err
 		}
 	}

@@ -23,7 +23,7 @@ type Audit struct {
 // [Truncated], for each begins with an entry of its own.
 func (j *File) Audit(ctx context.Context) (a Audit, err error) {
 	err = j.locked(ctx, unix.LOCK_SH, func(f *os.File) error {
-		s, err := j.load(f, Head{})
+		s, err := j.load(f, Head{}, nothing)
 		if err != nil {
 			return err
 		}
@@ -31,7 +31,7 @@ func (j *File) Audit(ctx context.Context) (a Audit, err error) {
 		if err != nil {
 			return err
 		}
-		a = Audit{Entries: len(s.entries), Head: s.end.head}
+		a = Audit{Entries: int(s.end.head.Seq), Head: s.end.head}
 		if s.torn != nil {
 			a.Unfinished = fmt.Sprintf("%d bytes after it are no entry: %s", info.Size()-s.torn.from, s.torn.reason)
 		}

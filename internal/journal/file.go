@@ -156,17 +156,24 @@ func (j *File) Read(ctx context.Context) ([]Entry, error) { return j.Since(ctx, 
 // Since returns the entries after one that is known. After the last one that
 // this File returned or appended, only what is new is read.
 func (j *File) Since(ctx context.Context, after Head) (entries []Entry, err error) {
-	err = j.locked(ctx, unix.LOCK_SH, func(f *os.File) error {
-		s, err := j.load(f, after.norm())
-		if err == nil {
-			entries = s.entries
-		}
+	if err := j.each(ctx, after, func(e Entry) { entries = append(entries, e) }); err != nil {
+		return nil, err
+	}
+	return entries, nil
+}
+
+// Each implements [Streamer]. The journal is locked meanwhile: take may not use it.
+func (j *File) Each(ctx context.Context, take func(Entry)) error { return j.each(ctx, Head{}, take) }
+
+func (j *File) each(ctx context.Context, after Head, take func(Entry)) error {
+	err := j.locked(ctx, unix.LOCK_SH, func(f *os.File) error {
+		_, err := j.load(f, after.norm(), take)
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("reading journal %q: %w", j.path, err)
+		return fmt.Errorf("reading journal %q: %w", j.path, err)
 	}
-	return entries, nil
+	return nil
 }
 
 // Head returns the head of the chain, and verifies what is new.
@@ -180,7 +187,7 @@ func (j *File) Head(ctx context.Context) (Head, error) {
 
 func (j *File) head(ctx context.Context) (head Head, err error) {
 	err = j.locked(ctx, unix.LOCK_SH, func(f *os.File) error {
-		s, err := j.load(f, j.known)
+		s, err := j.load(f, j.known, nothing)
 		if err == nil {
 			head = s.end.head
 		}
@@ -221,32 +228,48 @@ func (j *File) locked(ctx context.Context, how int, do func(*os.File) error) (er
 	}
 }
 
-// load reads what follows after, verified. The scan's end and torn say how the
-// file ends. It begins at the last known entry if that is what after names,
-// and at the first if not, or if something is wrong, to name the first fault.
-func (j *File) load(f *os.File, after Head) (*scanned, error) {
+// load reads what follows after, verified, and hands it to take; if an error is
+// returned, that counts for nothing. The scan's end and torn say how the file
+// ends. It begins at the last known entry if that is what after names, and at the
+// first if not, or if something is wrong, to name the first fault.
+func (j *File) load(f *os.File, after Head, take func(Entry)) (*scanned, error) {
 	if after.Seq > 0 && after == j.known {
-		s := scan(io.NewSectionReader(f, j.last.offset, 1<<62), j.last)
-		if s.err == nil && len(s.entries) > 0 && s.entries[0].Head() == j.known {
+		var fresh []Entry
+		s := scan(io.NewSectionReader(f, j.last.offset, 1<<62), j.last, func(e Entry) { fresh = append(fresh, e) })
+		if s.err == nil && len(fresh) > 0 && fresh[0].Head() == j.known {
 			j.remember(s)
-			s.entries, s.starts = s.entries[1:], s.starts[1:]
+			for _, e := range fresh[1:] {
+				take(e)
+			}
 			return s, nil
 		}
 	}
-	s := scan(io.NewSectionReader(f, 0, 1<<62), mark{})
+	known := []*waypoint{{at: j.known}, {at: after}}
+	s := scan(io.NewSectionReader(f, 0, 1<<62), mark{}, func(e Entry) {
+		for _, a := range known {
+			a.pass(e.Head())
+		}
+		if e.Seq > after.Seq {
+			take(e)
+		}
+	})
 	if s.err != nil {
 		return nil, s.err
 	}
-	if err := errors.Join(Anchored(s.entries, j.known), Anchored(s.entries, after)); err != nil {
-		return nil, err
+	for _, a := range known {
+		if err := a.judge(); err != nil {
+			return nil, err
+		}
 	}
 	j.remember(s)
-	s.entries, s.starts = s.entries[after.Seq:], s.starts[after.Seq:]
 	return s, nil
 }
 
+// nothing takes entries of which only the last place counts.
+func nothing(Entry) {}
+
 func (j *File) remember(s *scanned) {
-	if n := len(s.entries); n > 0 {
-		j.known, j.last = s.end.head, s.starts[n-1]
+	if s.end.head.Seq > 0 {
+		j.known, j.last = s.end.head, s.last
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -149,6 +150,11 @@ func TestAppendAndRead(t *testing.T) {
 		if diff := cmp.Diff(all, read(t, f)); diff != "" {
 			t.Errorf("Read of %s File (-appended +read):\n%s", name, diff)
 		}
+		var each []journal.Entry
+		err := journal.Each(t.Context(), f, func(e journal.Entry) { each = append(each, e) })
+		if diff := cmp.Diff(all, each); err != nil || diff != "" {
+			t.Errorf("Each of %s File: %v (-appended +handed over):\n%s", name, err, diff)
+		}
 		for i := range all {
 			since, err := f.Since(t.Context(), all[i].Head())
 			if err != nil || cmp.Diff(all[i+1:], since) != "" && len(since)+len(all[i+1:]) > 0 {
@@ -159,6 +165,37 @@ func TestAppendAndRead(t *testing.T) {
 	if diff := cmp.Diff(all, decode(t, j.Path())); diff != "" {
 		t.Errorf("Decode of the file (-appended +read):\n%s", diff)
 	}
+}
+
+// Who goes through the entries needs memory for the numbers of the chain, and for no entry.
+func TestEachKeepsNothing(t *testing.T) {
+	const many = 10_000
+	path := filepath.Join(t.TempDir(), "journal.jsonl")
+	text := textOf(t, sealed(t, many))
+	put(t, path, text)
+	j, err := journal.Open(path, journal.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	live := func() int64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
+	before, n, at := live(), 0, int64(0)
+	err = journal.Each(t.Context(), j, func(journal.Entry) {
+		if n++; n == many {
+			at = live()
+		}
+	})
+	if err != nil || n != many {
+		t.Fatalf("Each = %v after %d entries, want %d", err, n, many)
+	}
+	if grown := at - before; grown > int64(len(text))/2 {
+		t.Errorf("at the last entry of a journal of %d bytes, %d more are in memory", len(text), grown)
+	}
+	runtime.KeepAlive(text)
 }
 
 func decode(t *testing.T, path string) []journal.Entry {

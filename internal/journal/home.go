@@ -37,6 +37,26 @@ type Home interface {
 	Append(ctx context.Context, after Head, entries ...Entry) ([]Entry, error)
 }
 
+// A Streamer is a [Home] that can read its entries one by one: who folds them needs no
+// memory for all of them.
+type Streamer interface {
+	// Each hands every entry to take, oldest first. If an error is returned, what was
+	// handed over counts for nothing.
+	Each(ctx context.Context, take func(Entry)) error
+}
+
+// Each is [Streamer].Each of any home.
+func Each(ctx context.Context, home Home, take func(Entry)) error {
+	if s, ok := home.(Streamer); ok {
+		return s.Each(ctx, take)
+	}
+	entries, err := home.Read(ctx)
+	for _, e := range entries {
+		take(e)
+	}
+	return err
+}
+
 // maxConflicts is how often an append is built again before it gives up.
 const maxConflicts = 100
 

@@ -16,15 +16,16 @@ import (
 // crash, is a fault of kind [Truncated]: the home in which it happened sets
 // such an end aside, an export has none. The cost is linear.
 func Decode(r io.Reader) ([]Entry, error) {
-	s := scan(r, mark{})
+	var entries []Entry
+	s := scan(r, mark{}, func(e Entry) { entries = append(entries, e) })
 	switch {
 	case s.err != nil:
-		return s.entries, s.err
+		return entries, s.err
 	case s.torn != nil:
-		return s.entries, &Fault{Seq: s.end.head.Seq + 1, Line: s.end.line + 1, Kind: Truncated,
+		return entries, &Fault{Seq: s.end.head.Seq + 1, Line: s.end.line + 1, Kind: Truncated,
 			Detail: fmt.Sprintf("the journal ends in the middle of it (%s)", s.torn.reason)}
 	}
-	return s.entries, nil
+	return entries, nil
 }
 
 // A mark is a boundary between two lines: what stands before it.
@@ -34,14 +35,21 @@ type mark struct {
 	head   Head
 }
 
-// A scanned is what a scan found.
+// A scanned is what a scan found, apart from the entries.
 type scanned struct {
-	entries []Entry
-	starts  []mark // before each entry
-	end     mark   // after the last entry
-	torn    *torn  // what a crash left at the end; nil if nothing
-	unended bool   // the last entry is whole, but for its newline
-	err     error  // a *Fault, or an error of reading
+	last    mark  // before the last entry
+	end     mark  // after it; where the scan began, if there was none
+	torn    *torn // what a crash left at the end; nil if nothing
+	unended bool  // the last entry is whole, but for its newline
+	err     error // a *Fault, or an error of reading
+
+	part []placedEntry // of entries that were appended together, while they come in
+}
+
+// A placedEntry is an entry and what stands before it.
+type placedEntry struct {
+	Entry
+	start mark
 }
 
 // torn is an end that is no entry.
@@ -50,15 +58,18 @@ type torn struct {
 	reason string
 }
 
-// scan reads lines from r, whose first byte stands at the mark, to the end.
-func scan(r io.Reader, from mark) *scanned {
-	s := &scanned{end: from}
+// scan reads lines from r, whose first byte stands at the mark, to the end, and hands
+// each entry to take as soon as all that were appended together with it are there. It
+// keeps none of them.
+func scan(r io.Reader, from mark, take func(Entry)) *scanned {
+	s := &scanned{last: from, end: from}
 	c := chain{head: from.head}
 	br := bufio.NewReaderSize(r, 64<<10)
 	for {
 		line, err := readLine(br)
 		ended := bytes.HasSuffix(line, []byte("\n"))
 		if err != nil && err != io.EOF {
+			s.give(take)
 			s.fail(err)
 			return s
 		}
@@ -71,11 +82,18 @@ func scan(r io.Reader, from mark) *scanned {
 		}
 		e, fault := readEntry(&c, bytes.TrimSuffix(line, []byte("\n")))
 		if fault != nil {
+			s.give(take)
 			s.fault(br, fault)
 			return s
 		}
-		s.starts = append(s.starts, s.end)
-		s.entries = append(s.entries, e)
+		i, of := place(e.Nonce)
+		if i != len(s.part)+1 {
+			s.give(take)
+		}
+		s.part = append(s.part, placedEntry{e, s.end})
+		if i == of {
+			s.give(take)
+		}
 		s.end = mark{offset: s.end.offset + int64(len(line)), line: s.end.line + 1, head: e.Head()}
 		s.unended = !ended
 	}
@@ -189,20 +207,22 @@ func (s *scanned) fail(err error) {
 	s.err = err
 }
 
-// dropPart takes back entries at the end whose others, appended together with
-// them, did not get there: all count, or none.
+// give hands over the entries that were held back.
+func (s *scanned) give(take func(Entry)) {
+	for _, e := range s.part {
+		s.last = e.start
+		take(e.Entry)
+	}
+	s.part = s.part[:0]
+}
+
+// dropPart forgets entries at the end whose others, appended together with them,
+// did not get there: all count, or none.
 func (s *scanned) dropPart() {
-	n := len(s.entries)
-	if n == 0 {
+	if len(s.part) == 0 {
 		return
 	}
-	i, of := place(s.entries[n-1].Nonce)
-	if i == of {
-		return
-	}
-	first := max(n-i, 0)
-	s.end = s.starts[first]
-	s.entries, s.starts = s.entries[:first], s.starts[:first]
-	s.unended = false
+	i, of := place(s.part[len(s.part)-1].Nonce)
+	s.end, s.unended, s.part = s.part[0].start, false, nil
 	s.torn = &torn{from: s.end.offset, reason: fmt.Sprintf("%d of %d entries that belong together", i, of)}
 }

@@ -24,17 +24,36 @@ func Verify(entries []Entry) error {
 // such as a mirror, an earlier read or an export. The fault is [Truncated] if
 // the chain ends before it, [Fork] if another entry has its number.
 func Anchored(entries []Entry, at Head) error {
-	at = at.norm()
-	n := int64(len(entries))
+	w := waypoint{at: at.norm(), n: int64(len(entries))}
+	if 0 < w.at.Seq && w.at.Seq <= w.n {
+		w.found = entries[w.at.Seq-1].Hash
+	}
+	return w.judge()
+}
+
+// A waypoint is [Anchored] for entries that come one by one, from the first on.
+type waypoint struct {
+	at    Head
+	n     int64  // how many came
+	found string // hash of the one in its place
+}
+
+func (w *waypoint) pass(h Head) {
+	if w.n++; w.n == w.at.Seq {
+		w.found = h.Hash
+	}
+}
+
+func (w *waypoint) judge() error {
 	switch {
-	case at.Seq == 0:
+	case w.at.Seq == 0:
 		return nil
-	case at.Seq > n:
-		return &Fault{Seq: n + 1, Line: int(n) + 1, Kind: Truncated,
-			Detail: fmt.Sprintf("the journal ends before it, and is known to have reached %v", at)}
-	case entries[at.Seq-1].Hash != at.Hash:
-		return &Fault{Seq: at.Seq, Line: int(at.Seq), Kind: Fork,
-			Detail: fmt.Sprintf("it is known as %.12s, and %.12s stands here", at.Hash, entries[at.Seq-1].Hash)}
+	case w.at.Seq > w.n:
+		return &Fault{Seq: w.n + 1, Line: int(w.n) + 1, Kind: Truncated,
+			Detail: fmt.Sprintf("the journal ends before it, and is known to have reached %v", w.at)}
+	case w.found != w.at.Hash:
+		return &Fault{Seq: w.at.Seq, Line: int(w.at.Seq), Kind: Fork,
+			Detail: fmt.Sprintf("it is known as %.12s, and %.12s stands here", w.at.Hash, w.found)}
 	}
 	return nil
 }

@@ -131,13 +131,11 @@ func (s *session) closed(err, closing error) error {
 	return errors.Join(err, closing)
 }
 
-func (s *session) load(ctx context.Context) error {
-	records, err := s.Journal.Records(ctx)
-	if err != nil {
+func (s *session) load(ctx context.Context) (err error) {
+	if s.ledger, err = ReadLedger(ctx, s.Journal); err != nil {
 		return fmt.Errorf("reading the journal: %w", err)
 	}
-	s.ledger, err = Replay(records)
-	return err
+	return nil
 }
 
 // enter takes the leases, in the order of the names, and the backends' locks.

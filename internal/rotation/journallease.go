@@ -36,11 +36,7 @@ var _ Leaser = (*JournalLeaser)(nil)
 
 // Acquire implements [Leaser].
 func (j *JournalLeaser) Acquire(ctx context.Context, credential string, want Holder, dead func(Holder) bool, force bool) (Lease, error) {
-	records, err := j.Journal.Records(ctx)
-	if err != nil {
-		return nil, err
-	}
-	ledger, err := Replay(records)
+	ledger, err := ReadLedger(ctx, j.Journal)
 	if err != nil {
 		return nil, err
 	}

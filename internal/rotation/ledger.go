@@ -2,6 +2,7 @@ package rotation
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -29,12 +30,37 @@ func NewLedger() *Ledger { return &Ledger{credentials: map[string]*Credential{}}
 func Replay(records []Record) (*Ledger, error) {
 	l := NewLedger()
 	for _, r := range records {
-		if err := l.take(r); err != nil {
-			return nil, Errorf(Tampered, "the journal does not tell a possible story; run: keyturn audit verify",
-				"reading entry %d: %w", r.Seq, err)
+		if err := l.replay(r); err != nil {
+			return nil, err
 		}
 	}
 	return l, nil
+}
+
+// ReadLedger returns the ledger of a journal. It keeps no record.
+func ReadLedger(ctx context.Context, j Journal) (*Ledger, error) {
+	l, fault := NewLedger(), error(nil)
+	err := j.Each(ctx, func(r Record) {
+		if fault == nil {
+			fault = l.replay(r)
+		}
+	})
+	switch {
+	case err != nil:
+		return nil, err
+	case fault != nil:
+		return nil, fault
+	}
+	return l, nil
+}
+
+// replay applies a record that an earlier ledger permitted.
+func (l *Ledger) replay(r Record) error {
+	if err := l.take(r); err != nil {
+		return Errorf(Tampered, "the journal does not tell a possible story; run: keyturn audit verify",
+			"reading entry %d: %w", r.Seq, err)
+	}
+	return nil
 }
 
 // Credential returns what is known of a credential; for one that is on no

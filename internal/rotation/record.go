@@ -40,8 +40,9 @@ const (
 
 // A Journal keeps the records.
 type Journal interface {
-	// Records returns every record, oldest first.
-	Records(context.Context) ([]Record, error)
+	// Each hands every record to take, oldest first; take may not use the journal. If
+	// an error is returned, what was handed over counts for nothing.
+	Each(ctx context.Context, take func(Record)) error
 
 	// Append calls build with the records after the sequence number, and appends
 	// what it returns, all or none, durably. If somebody else appended meanwhile,

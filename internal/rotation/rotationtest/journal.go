@@ -43,15 +43,18 @@ func (j *Journal) Fail(err error, after bool) {
 	j.fail, j.failed = err, after
 }
 
-// Records implements [rotation.Journal].
-func (j *Journal) Records(ctx context.Context) ([]rotation.Record, error) {
+// Each implements [rotation.Journal].
+func (j *Journal) Each(ctx context.Context, take func(rotation.Record)) error {
 	if j.w.Dead() {
-		return nil, ErrDead
+		return ErrDead
 	}
 	if err := ctx.Err(); err != nil {
-		return nil, err
+		return err
 	}
-	return j.All(), nil
+	for _, r := range j.All() {
+		take(r)
+	}
+	return nil
 }
 
 // All returns every record, whoever asks.
