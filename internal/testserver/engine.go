@@ -275,8 +275,19 @@ func (e *Engine) LogText() (string, error) {
 }
 
 // Crash ends the engine with all its containers at once, as a power failure does. What
-// it has stored stays, for [Engine.Restart].
-func (e *Engine) Crash() { e.process.kill() }
+// it has stored stays, for [Engine.Restart]. When Crash returns, nothing answers any more:
+// the kernel ends what is in the engine's namespaces after their first process.
+func (e *Engine) Crash() {
+	e.process.kill()
+	for {
+		conn, err := net.Dial("unix", e.path("docker.sock"))
+		if err != nil {
+			return
+		}
+		_ = conn.Close()
+		time.Sleep(5 * time.Millisecond)
+	}
+}
 
 // Restart starts an engine again after [Engine.Crash], and waits until it manages its
 // Swarm.
