@@ -15,6 +15,10 @@ type records struct {
 	home journal.Home
 	sign journal.Entry // actor, run and commit of what we write
 
+	reading sync.Mutex
+	ledger  *rotation.Ledger // of what was read up to at; nil before the first time
+	at      journal.Head
+
 	mu    sync.Mutex
 	heads map[int64]journal.Head // of what was read or written last, by number
 }
@@ -23,7 +27,10 @@ type records struct {
 // the first one on.
 const keptHeads = 1000
 
-var _ rotation.Journal = (*records)(nil)
+var (
+	_ rotation.Journal      = (*records)(nil)
+	_ rotation.LedgerKeeper = (*records)(nil)
+)
 
 func newRecords(home journal.Home, sign journal.Entry) *records {
 	return &records{home: home, sign: sign, heads: map[int64]journal.Head{0: {}}}
@@ -32,6 +39,41 @@ func newRecords(home journal.Home, sign journal.Entry) *records {
 // Each implements [rotation.Journal].
 func (r *records) Each(ctx context.Context, take func(rotation.Record)) error {
 	return journal.Each(ctx, r.home, func(e journal.Entry) { take(r.read(e)) })
+}
+
+// Ledger implements [rotation.LedgerKeeper]. The chain is verified from its beginning once;
+// then what follows.
+func (r *records) Ledger(ctx context.Context) (*rotation.Ledger, error) {
+	r.reading.Lock()
+	defer r.reading.Unlock()
+	var fault error
+	err := r.follow(ctx, func(e journal.Entry) {
+		if rec := r.read(e); fault == nil {
+			fault = r.ledger.Replay(rec)
+		}
+		r.at = e.Head()
+	})
+	if err == nil {
+		err = fault
+	}
+	if err != nil {
+		r.ledger, r.at = nil, journal.Head{}
+		return nil, err
+	}
+	return r.ledger.Clone(), nil
+}
+
+// follow hands over what was not read yet.
+func (r *records) follow(ctx context.Context, take func(journal.Entry)) error {
+	if r.ledger == nil {
+		r.ledger = rotation.NewLedger()
+		return journal.Each(ctx, r.home, take)
+	}
+	entries, err := r.home.Since(ctx, r.at)
+	for _, e := range entries {
+		take(e)
+	}
+	return err
 }
 
 // read returns the record of an entry, and remembers its place.

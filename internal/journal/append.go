@@ -34,7 +34,7 @@ func (j *File) put(ctx context.Context, after Head, entries ...Entry) (sealed []
 }
 
 func (j *File) append(ctx context.Context, f *os.File, after Head, entries []Entry) ([]Entry, error) {
-	s, err := j.load(f, j.known, nothing)
+	s, err := j.load(f, j.recent.head(), nothing)
 	if err != nil {
 		return nil, err
 	}
@@ -42,7 +42,7 @@ func (j *File) append(ctx context.Context, f *os.File, after Head, entries []Ent
 		if err := j.setAside(f, s); err != nil {
 			return nil, err
 		}
-		if s, err = j.load(f, j.known, nothing); err != nil {
+		if s, err = j.load(f, j.recent.head(), nothing); err != nil {
 			return nil, err
 		}
 	}
@@ -65,12 +65,11 @@ func (j *File) write(f *os.File, s *scanned, entries []Entry) ([]Entry, error) {
 	if s.unended {
 		text.WriteByte('\n')
 	}
-	last := mark{head: s.end.head}
+	var starts []mark
+	before := s.end.head
 	for i, e := range sealed {
-		if i > 0 {
-			last.head = sealed[i-1].Head()
-		}
-		last.offset, last.line = s.end.offset+int64(text.Len()), s.end.line+i
+		starts = append(starts, mark{offset: s.end.offset + int64(text.Len()), line: s.end.line + i, head: before})
+		before = e.Head()
 		line, err := Line(e)
 		if err != nil {
 			return nil, err
@@ -81,7 +80,9 @@ func (j *File) write(f *os.File, s *scanned, entries []Entry) ([]Entry, error) {
 	if err := put(f, text.Bytes(), s.end.offset); err != nil {
 		return nil, err
 	}
-	j.known, j.last = sealed[len(sealed)-1].Head(), last
+	for i, e := range sealed {
+		j.recent.add(e.Head(), starts[i])
+	}
 	return sealed, nil
 }
 

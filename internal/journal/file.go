@@ -44,10 +44,8 @@ type File struct {
 	now  func() time.Time
 	turn chan struct{} // one goroutine at a time
 
-	// What this File knows of the chain: its last entry, and where that begins.
-	known Head
-	last  mark
-	torn  []Torn
+	recent recents // the last entries that this File has seen
+	torn   []Torn
 }
 
 var _ Home = (*File)(nil)
@@ -153,8 +151,8 @@ func (j *File) begin(ctx context.Context, genesis func() Entry) error {
 // Read returns every entry, verified from the first to the last.
 func (j *File) Read(ctx context.Context) ([]Entry, error) { return j.Since(ctx, Head{}) }
 
-// Since returns the entries after one that is known. After the last one that
-// this File returned or appended, only what is new is read.
+// Since returns the entries after one that is known. After one of the last
+// thousand that this File returned or appended, only what follows it is read.
 func (j *File) Since(ctx context.Context, after Head) (entries []Entry, err error) {
 	if err := j.each(ctx, after, func(e Entry) { entries = append(entries, e) }); err != nil {
 		return nil, err
@@ -187,7 +185,7 @@ func (j *File) Head(ctx context.Context) (Head, error) {
 
 func (j *File) head(ctx context.Context) (head Head, err error) {
 	err = j.locked(ctx, unix.LOCK_SH, func(f *os.File) error {
-		s, err := j.load(f, j.known, nothing)
+		s, err := j.load(f, j.recent.head(), nothing)
 		if err == nil {
 			head = s.end.head
 		}
@@ -230,25 +228,31 @@ func (j *File) locked(ctx context.Context, how int, do func(*os.File) error) (er
 
 // load reads what follows after, verified, and hands it to take; if an error is
 // returned, that counts for nothing. The scan's end and torn say how the file
-// ends. It begins at the last known entry if that is what after names, and at the
-// first if not, or if something is wrong, to name the first fault.
+// ends. It begins at the entry that after names if that is one of the last, and at
+// the first if not, or if something is wrong, to name the first fault.
 func (j *File) load(f *os.File, after Head, take func(Entry)) (*scanned, error) {
-	if after.Seq > 0 && after == j.known {
-		var fresh []Entry
-		s := scan(io.NewSectionReader(f, j.last.offset, 1<<62), j.last, func(e Entry) { fresh = append(fresh, e) })
-		if s.err == nil && len(fresh) > 0 && fresh[0].Head() == j.known {
-			j.remember(s)
+	if start, ok := j.recent.find(after); ok {
+		var fresh []placedEntry
+		known := &waypoint{at: j.recent.head()}
+		s := scan(io.NewSectionReader(f, start.offset, 1<<62), start, func(e Entry, at mark) {
+			known.pass(e.Head())
+			fresh = append(fresh, placedEntry{e, at})
+		})
+		if s.err == nil && len(fresh) > 0 && fresh[0].Head() == after && known.judge() == nil {
 			for _, e := range fresh[1:] {
-				take(e)
+				j.recent.add(e.Head(), e.start)
+				take(e.Entry)
 			}
 			return s, nil
 		}
 	}
-	known := []*waypoint{{at: j.known}, {at: after}}
-	s := scan(io.NewSectionReader(f, 0, 1<<62), mark{}, func(e Entry) {
-		for _, a := range known {
-			a.pass(e.Head())
+	var seen recents
+	known := []*waypoint{{at: j.recent.head()}, {at: after}}
+	s := scan(io.NewSectionReader(f, 0, 1<<62), mark{}, func(e Entry, at mark) {
+		for _, w := range known {
+			w.pass(e.Head())
 		}
+		seen.add(e.Head(), at)
 		if e.Seq > after.Seq {
 			take(e)
 		}
@@ -256,20 +260,14 @@ func (j *File) load(f *os.File, after Head, take func(Entry)) (*scanned, error) 
 	if s.err != nil {
 		return nil, s.err
 	}
-	for _, a := range known {
-		if err := a.judge(); err != nil {
+	for _, w := range known {
+		if err := w.judge(); err != nil {
 			return nil, err
 		}
 	}
-	j.remember(s)
+	j.recent = seen
 	return s, nil
 }
 
 // nothing takes entries of which only the last place counts.
 func nothing(Entry) {}
-
-func (j *File) remember(s *scanned) {
-	if s.end.head.Seq > 0 {
-		j.known, j.last = s.end.head, s.last
-	}
-}

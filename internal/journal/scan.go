@@ -17,7 +17,7 @@ import (
 // such an end aside, an export has none. The cost is linear.
 func Decode(r io.Reader) ([]Entry, error) {
 	var entries []Entry
-	s := scan(r, mark{}, func(e Entry) { entries = append(entries, e) })
+	s := scan(r, mark{}, func(e Entry, _ mark) { entries = append(entries, e) })
 	switch {
 	case s.err != nil:
 		return entries, s.err
@@ -37,8 +37,7 @@ type mark struct {
 
 // A scanned is what a scan found, apart from the entries.
 type scanned struct {
-	last    mark  // before the last entry
-	end     mark  // after it; where the scan began, if there was none
+	end     mark  // after the last entry; where the scan began, if there was none
 	torn    *torn // what a crash left at the end; nil if nothing
 	unended bool  // the last entry is whole, but for its newline
 	err     error // a *Fault, or an error of reading
@@ -59,10 +58,10 @@ type torn struct {
 }
 
 // scan reads lines from r, whose first byte stands at the mark, to the end, and hands
-// each entry to take as soon as all that were appended together with it are there. It
-// keeps none of them.
-func scan(r io.Reader, from mark, take func(Entry)) *scanned {
-	s := &scanned{last: from, end: from}
+// each entry, with what stands before it, to take as soon as all that were appended
+// together with it are there. It keeps none of them.
+func scan(r io.Reader, from mark, take func(Entry, mark)) *scanned {
+	s := &scanned{end: from}
 	c := chain{head: from.head}
 	br := bufio.NewReaderSize(r, 64<<10)
 	for {
@@ -208,10 +207,9 @@ func (s *scanned) fail(err error) {
 }
 
 // give hands over the entries that were held back.
-func (s *scanned) give(take func(Entry)) {
+func (s *scanned) give(take func(Entry, mark)) {
 	for _, e := range s.part {
-		s.last = e.start
-		take(e.Entry)
+		take(e.Entry, e.start)
 	}
 	s.part = s.part[:0]
 }

@@ -31,15 +31,15 @@ func Anchored(entries []Entry, at Head) error {
 	return w.judge()
 }
 
-// A waypoint is [Anchored] for entries that come one by one, from the first on.
+// A waypoint is [Anchored] for entries that come one by one, from one before it on.
 type waypoint struct {
 	at    Head
-	n     int64  // how many came
+	n     int64  // number of the last that came
 	found string // hash of the one in its place
 }
 
 func (w *waypoint) pass(h Head) {
-	if w.n++; w.n == w.at.Seq {
+	if w.n = h.Seq; w.n == w.at.Seq {
 		w.found = h.Hash
 	}
 }

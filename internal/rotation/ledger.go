@@ -30,19 +30,28 @@ func NewLedger() *Ledger { return &Ledger{credentials: map[string]*Credential{}}
 func Replay(records []Record) (*Ledger, error) {
 	l := NewLedger()
 	for _, r := range records {
-		if err := l.replay(r); err != nil {
+		if err := l.Replay(r); err != nil {
 			return nil, err
 		}
 	}
 	return l, nil
 }
 
+// A LedgerKeeper is a journal that keeps its ledger, and reads what came since.
+type LedgerKeeper interface {
+	// Ledger returns a ledger of every record, which is the caller's own.
+	Ledger(context.Context) (*Ledger, error)
+}
+
 // ReadLedger returns the ledger of a journal. It keeps no record.
 func ReadLedger(ctx context.Context, j Journal) (*Ledger, error) {
+	if k, ok := j.(LedgerKeeper); ok {
+		return k.Ledger(ctx)
+	}
 	l, fault := NewLedger(), error(nil)
 	err := j.Each(ctx, func(r Record) {
 		if fault == nil {
-			fault = l.replay(r)
+			fault = l.Replay(r)
 		}
 	})
 	switch {
@@ -54,8 +63,8 @@ func ReadLedger(ctx context.Context, j Journal) (*Ledger, error) {
 	return l, nil
 }
 
-// replay applies a record that an earlier ledger permitted.
-func (l *Ledger) replay(r Record) error {
+// Replay applies a record that an earlier ledger permitted.
+func (l *Ledger) Replay(r Record) error {
 	if err := l.take(r); err != nil {
 		return Errorf(Tampered, "the journal does not tell a possible story; run: keyturn audit verify",
 			"reading entry %d: %w", r.Seq, err)
