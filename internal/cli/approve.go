@@ -186,6 +186,19 @@ func (w *wiring) entries(ctx context.Context) ([]journal.Entry, error) {
 	return w.home.Read(ctx)
 }
 
+// each hands over every entry of the journal, without asking again where it was read just
+// now, and keeps none.
+func (w *wiring) each(ctx context.Context, take func(journal.Entry)) error {
+	if _, ok := w.journal.(*spooled); ok || w.home == nil {
+		entries, err := w.entries(ctx)
+		for _, e := range entries {
+			take(e)
+		}
+		return err
+	}
+	return journal.Each(ctx, w.home, take)
+}
+
 // facts are those that the record has of a credential's rotation.
 func (w *wiring) facts(phase rotation.Phase, name string, entries []journal.Entry) approval.Facts {
 	f := approval.Facts{Action: approval.Cutover, InActions: w.app.Getenv("GITHUB_ACTIONS") == "true", Now: w.app.Now(), Earlier: -1}

@@ -159,7 +159,12 @@ func (a *app) personal(h *hub) (*githubapp.Client, error) {
 
 // reviewedGlass refuses a new rotation while a broken glass was not reviewed.
 func (w *wiring) reviewedGlass(ctx context.Context, group []string) error {
-	entries, err := w.entries(ctx)
+	var entries []journal.Entry
+	err := w.each(ctx, func(e journal.Entry) {
+		if e.Step == noteGlass || e.Step == noteReviewed {
+			entries = append(entries, e)
+		}
+	})
 	if err != nil {
 		return err
 	}

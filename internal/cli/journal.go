@@ -184,11 +184,20 @@ func (a *app) fingerprintKey(ctx context.Context, cfg *config.Config, home journ
 		}
 		return key, nil
 	}
-	entries, err := read(ctx, home)
-	if err != nil {
+	var first []journal.Entry // the key is its
+	take := func(e journal.Entry) {
+		if len(first) == 0 {
+			first = append(first, e)
+		}
+	}
+	if far, ok := home.(branchHome); ok {
+		for _, e := range far.Known() {
+			take(e)
+		}
+	} else if err := journal.Each(ctx, home, take); err != nil {
 		return secret.Value{}, err
 	}
-	key, ok := journal.FingerprintKey(entries)
+	key, ok := journal.FingerprintKey(first)
 	if !ok {
 		return secret.Value{}, usagef("set fingerprint-key in the configuration", "the journal has no fingerprint key of its own")
 	}

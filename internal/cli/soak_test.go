@@ -79,7 +79,7 @@ func TestSoak(t *testing.T) {
 	if most < 20 {
 		t.Fatal("a soak has 20 rotations at least")
 	}
-	k := newStack(t, servers.postgres.Get(t), nil)
+	k := newStack(t, servers.postgres.Get(t), nil, replicas(1))
 	k.ok("adopt", k.name)
 	largest := int64(0)
 	var first, last footprint
