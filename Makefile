@@ -1,6 +1,7 @@
 # make demo    watch a credential being rotated under load, beside the script people use today
 #              (DUAL=1: with the old and the new one mounted from prepare to cutover)
 # make test    every test, with real servers; installs what is missing (.ci/install)
+# make servers the test servers and tools that are built from source, into the user's cache
 # make crash   the long crash matrix: killed at every point; and the action in containers, on GitHub
 # make faults  the table of docs/design/faults.md: what fails around a rotation, and what comes of it
 # make bench   the benchmarks behind docs/benchmarks.md
@@ -16,7 +17,7 @@ export GO
 LINT_BIN := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/keyturn/lint/$(shell sha256sum tools/lint/go.sum | cut -c1-12)
 WORKFLOWS := $(filter-out %/cronjob.yml,$(wildcard .github/workflows/*.yml workflows-examples/*.yml))
 
-.PHONY: demo test crash faults soak bench race lint build image rootfs install
+.PHONY: demo servers test crash faults soak bench race lint build image rootfs install
 
 # The version is what Git says: of a commit that is tagged as a release, the tag.
 KEYTURN_VERSION ?= $(shell git describe --tags --match 'v[0-9]*' --dirty 2>/dev/null)
@@ -51,15 +52,18 @@ STATIC := CGO_ENABLED=0 $(GO)
 demo: install
 	@$(STATIC) run -trimpath -exec $(CURDIR)/.ci/as-root ./internal/demo $(if $(DUAL),-dual)
 
-test: install
+servers: install
+	@$(STATIC) run -trimpath -exec $(CURDIR)/.ci/as-root ./internal/testserver/servers
+
+test: servers
 	@.ci/test
 
-faults: install
+faults: servers
 	KEYTURN_FAULTS=all $(STATIC) test -trimpath -exec $(CURDIR)/.ci/as-root -count=1 -timeout 60m \
 		-run "FaultMatrix|Failover|EngineRestarts|LeaderIsKilled|NodeIsCutOff|CannotAnswer|SwarmUn|ValidationFails|Outage|WithoutGitHub|Cancel|BetweenPhases|ReleaseAmid|FullDisk|ClocksThatDiffer|Limits" \
 		./internal/rotation ./internal/cli ./internal/target/... ./internal/journal/... ./internal/githubapp
 
-crash: install
+crash: servers
 	KEYTURN_CRASH=all $(STATIC) test -trimpath -exec $(CURDIR)/.ci/as-root -count=1 -timeout 150m -run "Crash|OnGitHub|GitHubJournal|Propose|Webhook" ./...
 
 # How long the soak is; 200 rotations take an hour or two.

@@ -17,6 +17,7 @@ type config struct {
 	urlFile, user, userFile, passwordFile string
 	host, port, database, caFile          string
 	dir, task, healthFile, unhealthyUser  string
+	consul, consulTokenFile, consulPrefix string
 	every, timeout                        time.Duration
 }
 
@@ -36,6 +37,9 @@ func readConfig(getenv func(string) string) (config, error) {
 		healthFile:    getenv("LOAD_HEALTH_FILE"),
 		unhealthyUser: getenv("LOAD_UNHEALTHY_USER"),
 	}
+	if c.consul = getenv("CONSUL_HTTP_ADDR"); c.consul != "" {
+		c.consulTokenFile, c.consulPrefix, c.caFile = getenv("CONSUL_HTTP_TOKEN_FILE"), getenv("LOAD_KV_PREFIX"), getenv("CONSUL_CACERT")
+	}
 	if c.task == "" {
 		host, _ := os.Hostname()
 		c.task = host + "-" + rand.Text()[:8]
@@ -49,7 +53,7 @@ func readConfig(getenv func(string) string) (config, error) {
 	if err := errors.Join(err1, err2); err != nil {
 		return config{}, err
 	}
-	if c.urlFile == "" && (c.passwordFile == "" || c.user == "" && c.userFile == "") {
+	if c.consul == "" && c.urlFile == "" && (c.passwordFile == "" || c.user == "" && c.userFile == "") {
 		return config{}, errors.New("set DATABASE_URL_FILE, or POSTGRES_USER and POSTGRES_PASSWORD_FILE")
 	}
 	return c, nil

@@ -112,6 +112,9 @@ var errCredential = errors.New("reading the credential")
 
 // try opens a connection, asks who it is, and closes it.
 func (c config) try(ctx context.Context, o *outcome.Login) error {
+	if c.consul != "" {
+		return c.useConsul(ctx, o)
+	}
 	config, err := c.connConfig()
 	if err != nil {
 		return fmt.Errorf("%w: %w", errCredential, err)
@@ -126,6 +129,9 @@ func (c config) try(ctx context.Context, o *outcome.Login) error {
 
 // classify gives an error its code and a message without any value.
 func classify(err error) (code, message string) {
+	if code, message, ok := classifyRefusal(err); ok {
+		return code, message
+	}
 	var pg *pgconn.PgError
 	var network net.Error
 	var record tls.RecordHeaderError

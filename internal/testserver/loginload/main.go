@@ -16,6 +16,9 @@
 //	POSTGRES_PASSWORD_FILE   the file that holds the password, and
 //	POSTGRES_HOST, POSTGRES_PORT, POSTGRES_DB
 //	POSTGRES_CA_FILE         the certificate authority; verify-full always
+//	CONSUL_HTTP_ADDR         Consul instead: a key below LOAD_KV_PREFIX is written and
+//	                         read, with the token in CONSUL_HTTP_TOKEN_FILE and
+//	                         the authority in CONSUL_CACERT
 //	LOAD_DIR                 a shared folder for the outcomes
 //	LOAD_TASK                the task's name (in Swarm: {{.Task.Name}})
 //	LOAD_EVERY               the pause between the starts of two logins, default 20ms

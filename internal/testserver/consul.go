@@ -1,0 +1,294 @@
+package testserver
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// A Consul is a datacenter of real Consul servers with ACLs, on loopback. They speak TLS
+// with certificates of their own authority, and gossip with a key.
+type Consul struct {
+	dir        string
+	authority  *Authority
+	servers    []*consulServer
+	management string
+	program    string
+	http       *http.Client
+}
+
+type consulServer struct {
+	dir       string
+	https     int
+	process   *process
+	serf, rpc int
+}
+
+// NewConsul starts a datacenter of so many servers as long as the test runs.
+func NewConsul(t testing.TB, servers int) *Consul {
+	t.Helper()
+	c := &Consul{dir: t.TempDir()}
+	t.Cleanup(c.stop)
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Minute) // it may be built first
+	defer cancel()
+	Require(t, c.start(ctx, servers))
+	return c
+}
+
+// A SharedConsul is one datacenter of one server for all tests of a package, as
+// [SharedEngine] is. Tests that share it make policies and tokens of their own.
+type SharedConsul struct {
+	once   sync.Once
+	consul *Consul
+	err    error
+}
+
+// Get returns the datacenter, or ends the test as [Require] says.
+func (s *SharedConsul) Get(t testing.TB) *Consul {
+	t.Helper()
+	s.once.Do(func() {
+		s.consul = &Consul{}
+		if s.consul.dir, s.err = os.MkdirTemp("", "keyturn-consul-"); s.err == nil {
+			s.err = s.consul.start(context.Background(), 1)
+		}
+	})
+	Require(t, s.err)
+	return s.consul
+}
+
+// Stop stops it if it was started.
+func (s *SharedConsul) Stop() error {
+	s.once.Do(func() { s.err = errors.New("the shared server was stopped") })
+	if s.consul == nil {
+		return nil
+	}
+	s.consul.stop()
+	return os.RemoveAll(s.consul.dir)
+}
+
+// consulUUID returns a random UUID.
+func consulUUID() string {
+	b := make([]byte, 16)
+	rand.Read(b)
+	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
+}
+
+func (c *Consul) start(ctx context.Context, servers int) (err error) {
+	if c.program, err = BuildTool(ctx, "tools/consul", "github.com/hashicorp/consul"); err != nil {
+		return err
+	}
+	if c.authority, err = NewAuthority(); err != nil {
+		return err
+	}
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(c.authority.PEM)
+	c.http = &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS13}}}
+	if err := os.WriteFile(c.CAFile(), c.authority.PEM, 0o644); err != nil {
+		return err
+	}
+	gossip := make([]byte, 32)
+	rand.Read(gossip)
+	c.management = consulUUID()
+	var join []string
+	for i := range servers {
+		s := &consulServer{dir: filepath.Join(c.dir, fmt.Sprintf("server%d", i+1))}
+		for _, port := range []*int{&s.https, &s.serf, &s.rpc} {
+			if *port, err = freePort("tcp", "127.0.0.1"); err != nil {
+				return err
+			}
+		}
+		c.servers = append(c.servers, s)
+		join = append(join, fmt.Sprintf("127.0.0.1:%d", s.serf))
+	}
+	for i, s := range c.servers {
+		if err := c.write(i, s, servers, join, base64.StdEncoding.EncodeToString(gossip)); err != nil {
+			return err
+		}
+		if err := c.Start(i); err != nil {
+			return err
+		}
+	}
+	for i := range c.servers {
+		if err := c.await(ctx, i); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// write writes the configuration of a server, which alone holds secrets: no argument does.
+func (c *Consul) write(i int, s *consulServer, servers int, join []string, gossip string) error {
+	if err := os.MkdirAll(s.dir, 0o700); err != nil {
+		return err
+	}
+	cert, key, err := c.authority.Issue(Certificate{Names: []string{"127.0.0.1", "localhost"}})
+	if err != nil {
+		return err
+	}
+	wan, err := freePort("tcp", "127.0.0.1")
+	if err != nil {
+		return err
+	}
+	config, err := json.Marshal(map[string]any{
+		"node_name": fmt.Sprintf("server%d", i+1), "server": true, "bootstrap_expect": servers, "data_dir": filepath.Join(s.dir, "data"),
+		"bind_addr": "127.0.0.1", "client_addr": "127.0.0.1", "retry_join": join, "retry_interval": "1s", "encrypt": gossip, "disable_update_check": true,
+		"log_level": "debug", "performance": map[string]any{"raft_multiplier": 1}, "leave_on_terminate": false,
+		"ports": map[string]int{"http": -1, "https": s.https, "server": s.rpc, "serf_lan": s.serf, "serf_wan": wan, "dns": -1, "grpc": -1, "grpc_tls": -1},
+		"acl":   map[string]any{"enabled": true, "default_policy": "deny", "tokens": map[string]string{"initial_management": c.management, "agent": c.management}},
+		"tls":   map[string]any{"https": map[string]any{"cert_file": filepath.Join(s.dir, "cert.pem"), "key_file": filepath.Join(s.dir, "key.pem"), "tls_min_version": "TLSv1_2"}},
+	})
+	if err != nil {
+		return err
+	}
+	return errors.Join(os.WriteFile(filepath.Join(s.dir, "cert.pem"), cert, 0o600), os.WriteFile(filepath.Join(s.dir, "key.pem"), key, 0o600),
+		os.WriteFile(filepath.Join(s.dir, "consul.json"), config, 0o600))
+}
+
+// Start starts a server, which was stopped.
+func (c *Consul) Start(i int) (err error) {
+	s := c.servers[i]
+	cmd := exec.Command(c.program, "agent", "-config-file", filepath.Join(s.dir, "consul.json"))
+	cmd.Dir = s.dir
+	s.process, err = startProcess(cmd, c.LogFile(i))
+	return err
+}
+
+// await waits until a server knows a leader and its own token.
+func (c *Consul) await(ctx context.Context, i int) error {
+	for end := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
+		var self struct{ AccessorID string }
+		err := c.callAt(ctx, i, http.MethodGet, "/v1/acl/token/self", nil, &self)
+		if err == nil {
+			return nil
+		}
+		if !c.servers[i].process.running() || time.Now().After(end) || ctx.Err() != nil {
+			return fmt.Errorf("Consul does not answer: %w: %s", err, tailOf(c.LogFile(i)))
+		}
+	}
+}
+
+// Known waits until every server knows a token.
+func (c *Consul) Known(t testing.TB, secret string) {
+	t.Helper()
+	for i := range c.servers {
+		for end := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
+			err := c.callAs(context.Background(), i, secret, http.MethodGet, "/v1/acl/token/self?stale", nil, nil)
+			if err == nil {
+				break
+			}
+			if time.Now().After(end) {
+				t.Fatalf("server %d does not know a token that was made: %v", i+1, err)
+			}
+		}
+	}
+}
+
+// Await waits until a server that was started again takes part.
+func (c *Consul) Await(t testing.TB, i int) {
+	t.Helper()
+	if err := c.await(context.Background(), i); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Kill ends a server at once.
+func (c *Consul) Kill(i int) { c.servers[i].process.kill() }
+
+// Pause stops a server in its tracks, until Continue.
+func (c *Consul) Pause(i int) error { return c.servers[i].process.cmd.Process.Signal(syscall.SIGSTOP) }
+
+// Continue lets a server go on.
+func (c *Consul) Continue(i int) error {
+	return c.servers[i].process.cmd.Process.Signal(syscall.SIGCONT)
+}
+
+func (c *Consul) stop() {
+	for _, s := range c.servers {
+		if s.process != nil {
+			s.process.kill()
+		}
+	}
+}
+
+// URLs are those of the servers' API.
+func (c *Consul) URLs() []string {
+	var out []string
+	for _, s := range c.servers {
+		out = append(out, fmt.Sprintf("https://127.0.0.1:%d", s.https))
+	}
+	return out
+}
+
+// CAFile is the path of the authority's certificate.
+func (c *Consul) CAFile() string { return filepath.Join(c.dir, "ca.pem") }
+
+// CA is the authority's certificate.
+func (c *Consul) CA() []byte { return c.authority.PEM }
+
+// Management is the SecretID of a token that may do everything.
+func (c *Consul) Management() string { return c.management }
+
+// LogFile is the path of a server's log, at debug.
+func (c *Consul) LogFile(i int) string { return filepath.Join(c.servers[i].dir, "log") }
+
+// Call asks the first server as the management token: in and out are JSON, or nil.
+func (c *Consul) Call(ctx context.Context, method, path string, in, out any) error {
+	return c.callAt(ctx, 0, method, path, in, out)
+}
+
+// CallAs asks the first server with a token.
+func (c *Consul) CallAs(ctx context.Context, token, method, path string, in, out any) error {
+	return c.callAs(ctx, 0, token, method, path, in, out)
+}
+
+func (c *Consul) callAt(ctx context.Context, i int, method, path string, in, out any) error {
+	return c.callAs(ctx, i, c.management, method, path, in, out)
+}
+
+func (c *Consul) callAs(ctx context.Context, i int, token, method, path string, in, out any) error {
+	var body io.Reader
+	if in != nil {
+		b, err := json.Marshal(in)
+		if err != nil {
+			return err
+		}
+		body = bytes.NewReader(b)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, c.URLs()[i]+path, body)
+	if err != nil {
+		return err
+	}
+	req.Header.Set("X-Consul-Token", token)
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return err
+	}
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s %s: %s: %s", method, path, resp.Status, strings.TrimSpace(string(text)))
+	}
+	if out == nil {
+		return nil
+	}
+	return json.Unmarshal(text, out)
+}
