@@ -6,6 +6,7 @@ import (
 	"os"
 	"strings"
 
+	"github.com/keyturn/keyturn/internal/backend/consul"
 	"github.com/keyturn/keyturn/internal/backend/github"
 	"github.com/keyturn/keyturn/internal/backend/postgres"
 	"github.com/keyturn/keyturn/internal/config"
@@ -30,6 +31,7 @@ type reached struct {
 
 // backends is the one place that names them.
 var backends = map[string]backendKind{
+	"consul":   {Section: consul.Section, New: newConsul, Login: consul.Login},
 	"github":   {Section: github.Section, New: newGitHub, Login: github.Login},
 	"postgres": {Section: postgres.Section, New: newPostgres, Login: postgres.Login},
 }
@@ -50,17 +52,39 @@ func newPostgres(a *app, settings any, how reached) (rotation.Backend, error) {
 		return nil, fmt.Errorf("the section of postgres is a %T", settings)
 	}
 	o := postgres.Options{Getenv: a.Getenv, Now: a.Now, Logger: a.log, Emergency: how.emergency, Ready: how.ready, Dial: how.dial}
-	if s.CA != "" {
-		ca, err := os.ReadFile(s.CA)
-		if err != nil {
-			return nil, usagef("the path is relative to the working directory", "reading the authority of %s: %w", s.Admin, err)
-		}
-		o.CA = ca
+	var err error
+	if o.CA, err = authority(s.CA, s.Admin); err != nil {
+		return nil, err
 	}
 	if s.Gap() != "" {
 		return postgres.NewSingle(s, o)
 	}
 	return postgres.New(s, o)
+}
+
+func newConsul(a *app, settings any, how reached) (rotation.Backend, error) {
+	s, ok := settings.(consul.Settings)
+	if !ok {
+		return nil, fmt.Errorf("the section of consul is a %T", settings)
+	}
+	o := consul.Options{Credential: how.credential, Getenv: a.Getenv, Logger: a.log, Ready: how.ready, Dial: how.dial}
+	var err error
+	if o.CA, err = authority(s.CA, "Consul"); err != nil {
+		return nil, err
+	}
+	return consul.New(s, o)
+}
+
+// authority reads the file of an authority, if one is named.
+func authority(path, of string) ([]byte, error) {
+	if path == "" {
+		return nil, nil
+	}
+	ca, err := os.ReadFile(path)
+	if err != nil {
+		return nil, usagef("the path is relative to the working directory", "reading the authority of %s: %w", of, err)
+	}
+	return ca, nil
 }
 
 // installedOn is the repository by which the App's installation is found: of an

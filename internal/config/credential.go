@@ -37,7 +37,7 @@ type entry struct {
 }
 
 // laterBackends are planned and not built.
-var laterBackends = []string{"consul", "kafka", "vault", "certificate"}
+var laterBackends = []string{"kafka", "vault", "certificate"}
 
 // NotBuilt names keys of later releases.
 func (*entry) NotBuilt() []string {

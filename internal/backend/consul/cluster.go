@@ -1,0 +1,191 @@
+package consul
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+
+	"github.com/keyturn/keyturn/internal/rotation"
+	"github.com/keyturn/keyturn/internal/secret"
+)
+
+// callTimeout bounds one request to one server, and the trial of one endpoint.
+const callTimeout = 8 * time.Second
+
+// A cluster is the servers of a datacenter, asked as the administrator.
+type cluster struct {
+	servers           []server
+	patience, timeout time.Duration
+}
+
+// A server is asked by itself.
+type server struct {
+	url string
+	api *api.Client
+}
+
+// open reads the administrator's token. It does no I/O on the network, but for what [Options.Ready] does.
+func (b *Backend) open(ctx context.Context) (*cluster, error) {
+	token, err := b.settings.Token.Read(b.options.Getenv)
+	if err != nil {
+		return nil, rotation.Classify(rotation.Invalid, "", fmt.Errorf("consul: the administrator's token: %w", err))
+	}
+	if b.options.Ready != nil {
+		if err := b.options.Ready(ctx); err != nil {
+			return nil, err
+		}
+	}
+	c := &cluster{patience: b.options.Patience, timeout: b.options.Timeout}
+	for _, u := range b.settings.Servers {
+		client, err := newClient(u, token, b.options.CA, b.settings.InsecureTLS, b.options.Dial)
+		if err != nil {
+			return nil, fmt.Errorf("consul: %w", err)
+		}
+		c.servers = append(c.servers, server{u, client})
+	}
+	return c, nil
+}
+
+// newClient returns the API at a URL, with nothing from the environment in it.
+func newClient(url string, token secret.Value, ca []byte, weaker []string, dial func(context.Context, string, string) (net.Conn, error)) (*api.Client, error) {
+	config, err := tlsConfig(ca, weaker)
+	if err != nil {
+		return nil, err
+	}
+	transport := &http.Transport{TLSClientConfig: config, DialContext: dial, DisableKeepAlives: true, TLSHandshakeTimeout: callTimeout, ResponseHeaderTimeout: callTimeout}
+	return api.NewClient(&api.Config{Address: url, Token: string(token.Reveal()), HttpClient: &http.Client{Transport: transport,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return errors.New("the server answers with a redirection") }}})
+}
+
+func tlsConfig(ca []byte, weaker []string) (*tls.Config, error) {
+	config := &tls.Config{MinVersion: tls.VersionTLS13}
+	if slices.Contains(weaker, weakerTLS) {
+		config.MinVersion = tls.VersionTLS12
+	}
+	if len(ca) > 0 {
+		config.RootCAs = x509.NewCertPool()
+		if !config.RootCAs.AppendCertsFromPEM(ca) {
+			return nil, errors.New("there is no certificate in it")
+		}
+	}
+	return config, nil
+}
+
+// anyServer asks one server after the other until one answers.
+func (c *cluster) anyServer(ctx context.Context, doing string, ask func(context.Context, *api.Client) error) error {
+	var errs []error
+	for _, s := range c.servers {
+		err := wrap(s.url, doing, c.once(ctx, s.api, ask))
+		if rotation.ClassOf(err) != rotation.Unknown {
+			return err
+		}
+		errs = append(errs, err)
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// once asks with a time of its own.
+func (c *cluster) once(ctx context.Context, client *api.Client, ask func(context.Context, *api.Client) error) error {
+	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+	defer cancel()
+	return ask(ctx, client)
+}
+
+// find returns the token with an accessor, as the leader knows it; nil if there is none.
+func (c *cluster) find(ctx context.Context, accessor string) (found *api.ACLToken, err error) {
+	err = c.anyServer(ctx, "reading token "+accessor, func(ctx context.Context, client *api.Client) error {
+		found, err = read(ctx, client, accessor, &api.QueryOptions{RequireConsistent: true})
+		return err
+	})
+	return found, err
+}
+
+func read(ctx context.Context, client *api.Client, accessor string, how *api.QueryOptions) (*api.ACLToken, error) {
+	t, _, err := client.ACL().TokenRead(accessor, how.WithContext(ctx))
+	if isAbsent(err) {
+		return nil, nil
+	}
+	return t, err
+}
+
+func (c *cluster) create(ctx context.Context, want *api.ACLToken) (made *api.ACLToken, err error) {
+	err = c.anyServer(ctx, "making token "+want.AccessorID, func(ctx context.Context, client *api.Client) error {
+		made, _, err = client.ACL().TokenCreate(want, (&api.WriteOptions{}).WithContext(ctx))
+		return err
+	})
+	return made, err
+}
+
+func (c *cluster) delete(ctx context.Context, accessor string) error {
+	return c.anyServer(ctx, "deleting token "+accessor, func(ctx context.Context, client *api.Client) error {
+		_, err := client.ACL().TokenDelete(accessor, (&api.WriteOptions{}).WithContext(ctx))
+		return err
+	})
+}
+
+// everywhere returns what each server itself knows of a version's token, nil for one that
+// knows none.
+func (c *cluster) everywhere(ctx context.Context, v rotation.Version) ([]*api.ACLToken, error) {
+	found, errs := make([]*api.ACLToken, len(c.servers)), make([]error, len(c.servers))
+	var wg sync.WaitGroup
+	for i, s := range c.servers {
+		wg.Go(func() {
+			errs[i] = wrap(s.url, "reading token "+v.Identity, c.once(ctx, s.api, func(ctx context.Context, client *api.Client) error {
+				t, err := read(ctx, client, v.Identity, &api.QueryOptions{AllowStale: true})
+				if t != nil && of(t, v) {
+					found[i] = t
+				}
+				return err
+			}))
+		})
+	}
+	wg.Wait()
+	return found, errors.Join(errs...)
+}
+
+// known waits until every server knows a version's token, or none does.
+func (c *cluster) known(ctx context.Context, v rotation.Version, want bool) error {
+	for deadline := time.Now().Add(c.patience); ; {
+		found, err := c.everywhere(ctx, v)
+		if err != nil {
+			return err
+		}
+		late := slices.IndexFunc(found, func(t *api.ACLToken) bool { return (t != nil) != want })
+		if late < 0 {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			text := "does not know token %s after %s"
+			if !want {
+				text = "still knows token %s after %s"
+			}
+			return rotation.Errorf(rotation.Unknown, "is it part of the cluster? see: consul operator raft list-peers",
+				"consul: %s "+text, c.servers[late].url, v.Identity, c.patience)
+		}
+		if err := pause(ctx, 50*time.Millisecond); err != nil {
+			return err
+		}
+	}
+}
+
+// pause waits.
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return wrap("", "waiting", context.Cause(ctx))
+	case <-time.After(d):
+		return nil
+	}
+}

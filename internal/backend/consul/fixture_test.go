@@ -1,0 +1,113 @@
+package consul_test
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"os"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/keyturn/keyturn/internal/backend/consul"
+	"github.com/keyturn/keyturn/internal/rotation"
+	"github.com/keyturn/keyturn/internal/secret"
+	"github.com/keyturn/keyturn/internal/testserver"
+)
+
+var shared testserver.SharedConsul
+
+func TestMain(m *testing.M) { os.Exit(testserver.Main(m, &shared)) }
+
+const tokenVariable = "KEYTURN_CONSUL_TOKEN"
+
+var serial atomic.Int64
+
+// A fixture is a datacenter, and a policy and a role of the test's own.
+type fixture struct {
+	t            testing.TB
+	dc           *testserver.Consul
+	name         string // of the credential, the policy and the role
+	admin        string // SecretID of the administrator's token
+	policy, role string
+}
+
+func newFixture(t testing.TB, dc *testserver.Consul) *fixture {
+	t.Helper()
+	f := &fixture{t: t, dc: dc, name: fmt.Sprintf("orders%d", serial.Add(1))}
+	f.policy, f.role = f.name+"-kv", f.name+"-role"
+	f.put("/v1/acl/policy", map[string]string{"Name": f.policy, "Rules": fmt.Sprintf("key_prefix %q { policy = \"write\" }", f.name+"/")}, nil)
+	f.put("/v1/acl/role", map[string]any{"Name": f.role, "Policies": []map[string]string{{"Name": f.policy}}}, nil)
+	f.put("/v1/acl/policy", map[string]string{"Name": f.name + "-admin", "Rules": `acl = "write"`}, nil)
+	f.admin = f.token(map[string]any{"Description": "keyturn's own", "Policies": links(f.name + "-admin")}).SecretID
+	dc.Known(t, f.admin)
+	return f
+}
+
+func links(names ...string) (out []map[string]string) {
+	for _, n := range names {
+		out = append(out, map[string]string{"Name": n})
+	}
+	return out
+}
+
+func (f *fixture) put(path string, in, out any) {
+	f.t.Helper()
+	f.must(f.dc.Call(context.Background(), http.MethodPut, path, in, out))
+}
+
+func (f *fixture) must(err error) {
+	f.t.Helper()
+	if err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+// A token is one that Consul has.
+type token struct{ AccessorID, SecretID, Description string }
+
+func (f *fixture) token(of map[string]any) (made token) {
+	f.t.Helper()
+	f.put("/v1/acl/token", of, &made)
+	return made
+}
+
+// tokens lists those of a description that begins with the credential's.
+func (f *fixture) tokens() (out []token) {
+	f.t.Helper()
+	var all []token
+	f.must(f.dc.Call(context.Background(), http.MethodGet, "/v1/acl/tokens", nil, &all))
+	for _, t := range all {
+		if strings.HasPrefix(t.Description, "keyturn "+f.name+" ") {
+			out = append(out, t)
+		}
+	}
+	return out
+}
+
+func (f *fixture) settings() consul.Settings {
+	return consul.Settings{Servers: f.dc.URLs(), Token: secret.Source{Env: tokenVariable}, CA: "ca.pem",
+		Policies: []string{f.policy}, Roles: []string{f.role}, ServiceIdentities: []string{f.name}, NodeIdentities: []string{f.name + "@dc1"}}
+}
+
+func (f *fixture) backend(change ...func(*consul.Settings)) *consul.Backend {
+	f.t.Helper()
+	s := f.settings()
+	for _, c := range change {
+		c(&s)
+	}
+	b, err := consul.New(s, consul.Options{Credential: f.name, CA: f.dc.CA(), Patience: 10 * time.Second, Timeout: 4 * time.Second, Getenv: func(name string) string {
+		if name != tokenVariable {
+			return ""
+		}
+		return f.admin
+	}})
+	f.must(err)
+	return b
+}
+
+// version is one of the fixture's credential.
+func (f *fixture) version(number int, state rotation.State) rotation.Version {
+	return rotation.Version{Credential: f.name, Number: number, State: state}
+}

@@ -1,0 +1,128 @@
+package consul
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+
+	"github.com/keyturn/keyturn/internal/rotation"
+	"github.com/keyturn/keyturn/internal/secret"
+)
+
+// probeSettings travel in [rotation.ProbeSpec.Settings].
+type probeSettings struct {
+	InsecureTLS []string `json:"insecure_tls,omitempty"`
+}
+
+// The codes of what an endpoint answered.
+const (
+	codeUnknown = "acl-not-found"
+	codeOther   = "other-token"
+	codeMixed   = "not-yet"
+)
+
+// ProbeSpec says how to try a version. It does no I/O.
+func (b *Backend) ProbeSpec(v rotation.Version) rotation.ProbeSpec {
+	settings, err := json.Marshal(probeSettings{InsecureTLS: b.settings.InsecureTLS})
+	if err != nil {
+		panic("consul: " + err.Error()) // texts have a JSON form
+	}
+	return rotation.ProbeSpec{Backend: "consul", Identity: v.Identity, Endpoints: b.settings.probes(), CA: b.options.CA, Settings: settings}
+}
+
+// Login asks every endpoint at once who it is, and what runs on its agent. The first is
+// answered by a server, from its own state; the second by the agent, from what it
+// remembers of the token.
+//
+// Only "ACL not found", to both, is Dead. A token that is not the one of the spec is Unfit.
+// Where one of the two knows it and the other does not, it is about to be known or
+// forgotten: Inconclusive, as all else is that is not success.
+func Login(ctx context.Context, spec rotation.ProbeSpec, m rotation.Material) rotation.ProbeResult {
+	var settings probeSettings
+	if len(spec.Settings) > 0 {
+		if err := json.Unmarshal(spec.Settings, &settings); err != nil {
+			return rotation.ProbeResult{Answer: rotation.Inconclusive, Reason: "the probe's settings are malformed"}
+		}
+	}
+	token, problem := tokenIn(m)
+	result := rotation.ProbeResult{Endpoints: make([]rotation.EndpointResult, len(spec.Endpoints))}
+	var wg sync.WaitGroup
+	for i, endpoint := range spec.Endpoints {
+		wg.Go(func() {
+			begun := time.Now()
+			r := rotation.EndpointResult{Answer: rotation.Inconclusive, Reason: problem}
+			if problem == "" {
+				r = try(ctx, spec, settings, endpoint, token)
+			}
+			r.Endpoint, r.Millis = endpoint, time.Since(begun).Milliseconds()
+			result.Endpoints[i] = r
+		})
+	}
+	wg.Wait()
+	return result.Summarize()
+}
+
+// tokenIn finds the token in the material: the field token, or else the one field that is
+// there.
+func tokenIn(m rotation.Material) (_ secret.Value, problem string) {
+	if v, ok := m[fieldToken]; ok {
+		return v, ""
+	}
+	if fields := m.Fields(); len(fields) == 1 {
+		return m[fields[0]], ""
+	}
+	return secret.Value{}, "no field holds a token: mount token"
+}
+
+// try asks one endpoint.
+func try(ctx context.Context, spec rotation.ProbeSpec, settings probeSettings, endpoint string, token secret.Value) rotation.EndpointResult {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	r := rotation.EndpointResult{Answer: rotation.Inconclusive}
+	client, err := newClient(endpoint, token, spec.CA, settings.InsecureTLS, nil)
+	if err != nil {
+		r.Reason = "the endpoint or the authority cannot be read"
+		return r
+	}
+	self, _, err := client.ACL().TokenReadSelf((&api.QueryOptions{AllowStale: true}).WithContext(ctx))
+	byServer, known := isUnknown(err), err == nil
+	if err != nil && !byServer {
+		r.Reason = reasonOf(err)
+		return r
+	}
+	_, err = client.Agent().ServicesWithFilterOpts("", (&api.QueryOptions{}).WithContext(ctx))
+	byAgent := isUnknown(err)
+	switch {
+	case err != nil && !byAgent:
+		r.Reason = reasonOf(err)
+	case byServer && byAgent:
+		r.Answer, r.Code, r.Reason = rotation.Dead, codeUnknown, "it does not know the token"
+	case byServer != byAgent:
+		r.Code, r.Reason = codeMixed, "the agent and its servers do not agree yet whether the token is known"
+	case known && self.AccessorID != spec.Identity:
+		r.Answer, r.Code, r.Reason = rotation.Unfit, codeOther, "the token that is mounted has another accessor: "+self.AccessorID
+	default:
+		r.Answer = rotation.Alive
+	}
+	return r
+}
+
+// isUnknown reports whether a token that asked is not known.
+func isUnknown(err error) bool {
+	text, status := refusal(err)
+	return status == http.StatusForbidden && strings.Contains(text, textUnknown)
+}
+
+// reasonOf says why nothing is known, and holds no value: of an answer, its status alone.
+func reasonOf(err error) string {
+	if e, ok := errors.AsType[api.StatusError](err); ok {
+		return "it answers " + http.StatusText(e.Code)
+	}
+	return transportText(err)
+}

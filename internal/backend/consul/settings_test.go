@@ -1,0 +1,97 @@
+package consul_test
+
+import (
+	"bytes"
+	"errors"
+	"strings"
+	"testing"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/keyturn/keyturn/internal/backend/consul"
+	"github.com/keyturn/keyturn/internal/rotation"
+	"github.com/keyturn/keyturn/internal/secret"
+)
+
+// decoder decodes strictly, and the place of the token as the configuration does.
+func decoder(text string) func(any) error {
+	return func(into any) error {
+		all := map[string]any{}
+		if err := yaml.Unmarshal([]byte(text), &all); err != nil {
+			return err
+		}
+		place, _ := all["token"].(map[string]any)
+		delete(all, "token")
+		rest, err := yaml.Marshal(all)
+		if err != nil {
+			return err
+		}
+		d := yaml.NewDecoder(bytes.NewReader(rest))
+		d.KnownFields(true)
+		if err := d.Decode(into); err != nil {
+			return err
+		}
+		s := into.(*consul.Settings)
+		s.Token.Env, _ = place["from-env"].(string)
+		s.Token.File, _ = place["from-file"].(string)
+		return nil
+	}
+}
+
+func TestSettings(t *testing.T) {
+	const good = "servers: [\"https://consul-1.example.com:8501\"]\ntoken: {from-env: KEYTURN_CONSUL_TOKEN}\n"
+	if _, err := consul.Section(decoder(good)); err != nil {
+		t.Fatalf("%v", err)
+	}
+	const canary = "canary-3b9f"
+	for name, c := range map[string]struct{ text, path, want string }{
+		"no server":          {"token: {from-env: A}", "servers", "no server is named"},
+		"no URL":             {"servers: [" + canary + "]\ntoken: {from-env: A}", "servers.0", "no URL that begins with https://"},
+		"no TLS":             {"servers: [\"http://" + canary + ":8500\"]\ntoken: {from-env: A}", "servers.0", "the URL has no TLS"},
+		"a user in it":       {"servers: [\"https://u:" + canary + "@consul:8501\"]\ntoken: {from-env: A}", "servers.0", "has a user, a query or a fragment"},
+		"a token in it":      {"servers: [\"https://consul:8501/?token=" + canary + "\"]\ntoken: {from-env: A}", "servers.0", "has a user, a query or a fragment"},
+		"named twice":        {"servers: [\"https://consul:8501\", \"https://consul:8501\"]\ntoken: {from-env: A}", "servers.1", "stands there twice"},
+		"a probe without":    {good + "probe: [\"consul:8500\"]", "probe.0", "no URL that begins with https://"},
+		"no token":           {"servers: [\"https://consul:8501\"]", "token", "has no place"},
+		"two tokens":         {"servers: [\"https://consul:8501\"]\ntoken: {from-env: A, from-file: /b}", "token", "has two places"},
+		"cache-time":         {good + "cache-time: soon", "cache-time", "no time from 0s to 1h"},
+		"description":        {good + "description: \"" + canary + "\\n\"", "description", "other characters, or too many"},
+		"a SecretID":         {good + "adopt: " + strings.ToUpper(canary), "adopt", "no accessor of a token"},
+		"policy":             {good + "policies: [\"a b\"]", "policies.0", "cannot be a name"},
+		"everything":         {good + "policies: [global-management]", "policies.0", "may do everything"},
+		"service identity":   {good + "service-identities: [Orders!]", "service-identities.0", "cannot be an identity"},
+		"node without place": {good + "node-identities: [db1]", "node-identities.0", "of one datacenter"},
+		"weakening":          {good + "insecure-tls: [no-verify]", "insecure-tls.0", "unknown weakening"},
+		"unknown key":        {good + "polices: [a]", "", "polices"},
+	} {
+		_, err := consul.Section(decoder(c.text))
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, want %q", name, err, c.want)
+			continue
+		}
+		if strings.Contains(err.Error(), canary) {
+			t.Errorf("%s: the fault repeats what was written: %v", name, err)
+		}
+		fault, ok := errors.AsType[*rotation.Fault](err)
+		if c.path != "" && (!ok || fault.Path != c.path || fault.Tip == "") {
+			t.Errorf("%s: %+v, want a fault at %s with a tip", name, fault, c.path)
+		}
+	}
+}
+
+func TestNew(t *testing.T) {
+	s := consul.Settings{Servers: []string{"https://127.0.0.1:1"}, Token: secret.Source{Env: "A"}, CA: "ca.pem"}
+	if _, err := consul.New(s, consul.Options{CA: []byte("no certificate")}); rotation.ClassOf(err) != rotation.Invalid {
+		t.Errorf("an authority that is none: %v, want it to be invalid", err)
+	}
+	if _, err := consul.New(consul.Settings{}, consul.Options{}); rotation.ClassOf(err) != rotation.Invalid {
+		t.Errorf("settings without anything: %v, want them to be invalid", err)
+	}
+	b, err := consul.New(s, consul.Options{CA: nil, Getenv: func(string) string { return "" }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.Observe(t.Context(), rotation.Version{Identity: "a", Number: 1}); rotation.ClassOf(err) != rotation.Invalid {
+		t.Errorf("without the administrator's token: %v, want it to be invalid", err)
+	}
+}
