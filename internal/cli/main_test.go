@@ -17,6 +17,7 @@ import (
 var servers struct {
 	postgres testserver.SharedPostgres
 	engine   testserver.SharedEngine
+	consul   testserver.SharedConsul
 }
 
 // The test binary is keyturn itself if this variable says so: for tests that
@@ -40,7 +41,7 @@ func TestMain(m *testing.M) {
 		os.Exit(program())
 	}
 	servers.engine.Options.TLS = true
-	os.Exit(testserver.Main(m, &servers.postgres, &servers.engine))
+	os.Exit(testserver.Main(m, &servers.postgres, &servers.engine, &servers.consul))
 }
 
 func program() int {

@@ -149,21 +149,27 @@ credentials:
 
 // spec is the service as a stack file would have it.
 func (k *stack) spec(ref *swarm.SecretReference) swarm.ServiceSpec {
+	return k.specOf(ref, k.pg.CAFile(), "POSTGRES_USER="+k.name, "POSTGRES_PASSWORD_FILE=/run/secrets/db_password",
+		"POSTGRES_HOST=127.0.0.1", fmt.Sprintf("POSTGRES_PORT=%d", k.pg.Port()), "POSTGRES_DB="+k.name,
+		"POSTGRES_CA_FILE=/ca.pem", "LOAD_EVERY=1s")
+}
+
+// specOf is a service that reads one secret, trusts an authority, and finds the rest in its
+// environment.
+func (k *stack) specOf(ref *swarm.SecretReference, ca string, env ...string) swarm.ServiceSpec {
 	grace, two := 5*time.Second, uint64(2)
 	return swarm.ServiceSpec{
 		Annotations: swarm.Annotations{Name: k.service, Labels: map[string]string{"team": "orders"}},
 		Mode:        swarm.ServiceMode{Replicated: &swarm.ReplicatedService{Replicas: &two}},
 		TaskTemplate: swarm.TaskSpec{
 			ContainerSpec: &swarm.ContainerSpec{
-				Image: loadImage,
-				Env: []string{"POSTGRES_USER=" + k.name, "POSTGRES_PASSWORD_FILE=/run/secrets/db_password",
-					"POSTGRES_HOST=127.0.0.1", fmt.Sprintf("POSTGRES_PORT=%d", k.pg.Port()), "POSTGRES_DB=" + k.name,
-					"POSTGRES_CA_FILE=/ca.pem", "LOAD_DIR=/load", "LOAD_TASK={{.Task.Name}}", "LOAD_EVERY=1s"},
+				Image:           loadImage,
+				Env:             append(env, "LOAD_DIR=/load", "LOAD_TASK={{.Task.Name}}"),
 				StopGracePeriod: &grace,
 				Secrets:         []*swarm.SecretReference{ref},
 				Mounts: []mount.Mount{
 					{Type: mount.TypeBind, Source: k.load, Target: "/load"},
-					{Type: mount.TypeBind, Source: k.pg.CAFile(), Target: "/ca.pem", ReadOnly: true},
+					{Type: mount.TypeBind, Source: ca, Target: "/ca.pem", ReadOnly: true},
 				},
 			},
 			Networks: []swarm.NetworkAttachmentConfig{{Target: testserver.HostNetwork}},

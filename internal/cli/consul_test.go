@@ -1,0 +1,226 @@
+package cli_test
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/keyturn/keyturn/internal/testserver"
+)
+
+// A consulShop is what rotates a token of Consul.
+type consulShop struct {
+	*shop
+	dc      *testserver.Consul
+	old     consulToken // that was made by hand
+	section string      // of the configuration
+}
+
+// newConsulShop makes the administrator's token and one for services, by hand.
+func newConsulShop(t *testing.T, dc *testserver.Consul) *consulShop {
+	t.Helper()
+	dir := t.TempDir()
+	name := fmt.Sprintf("kv%d", serial.Add(1))
+	k := &consulShop{dc: dc, shop: &shop{t: t, name: name, root: filepath.Join(dir, "credentials"), config: filepath.Join(dir, "keyturn.yml"), journal: filepath.Join(dir, "state", "journal.jsonl")}}
+	put := func(path string, in map[string]any) (made consulToken) {
+		k.must(dc.Call(context.Background(), http.MethodPut, path, in, &made))
+		return made
+	}
+	put("/v1/acl/policy", map[string]any{"Name": name, "Rules": fmt.Sprintf("key_prefix %q { policy = \"write\" }", name+"/")})
+	put("/v1/acl/policy", map[string]any{"Name": name + "-admin", "Rules": `acl = "write"`})
+	policy := func(name string) []map[string]string { return []map[string]string{{"Name": name}} }
+	admin := put("/v1/acl/token", map[string]any{"Description": "keyturn", "Policies": policy(name + "-admin")})
+	k.old = put("/v1/acl/token", map[string]any{"Description": "by hand", "Policies": policy(name)})
+	dc.Known(t, admin.SecretID)
+	dc.Known(t, k.old.SecretID)
+	k.secrets = []string{admin.SecretID, k.old.SecretID}
+	k.env = append(os.Environ(), asProgram+"=1", "KEYTURN_CONSUL_TOKEN="+admin.SecretID, "CI=")
+	k.section = fmt.Sprintf(`consul: {servers: ["%s"], ca: %s, token: {from-env: KEYTURN_CONSUL_TOKEN}, adopt: %s}`,
+		strings.Join(dc.URLs(), `", "`), dc.CAFile(), k.old.AccessorID)
+	return k
+}
+
+// onSwarm deploys a service that writes to Consul and reads from it all the time.
+func (c *consulShop) onSwarm() *stack {
+	c.t.Helper()
+	engine := stackEngine(c.t)
+	k := &stack{shop: c.shop, engine: engine, client: engine.Client(), service: c.name + "_app", secret: c.name + "_consul_token", load: filepath.Join(filepath.Dir(c.config), "load")}
+	k.must(os.Mkdir(k.load, 0o777))
+	k.must(os.WriteFile(k.config, []byte(fmt.Sprintf(`version: 1
+journal: file:%[1]s
+swarm: {host: "%[2]s", image: "%[3]s"}
+credentials:
+  %[4]s:
+    %[5]s
+    services:
+      %[4]s_app: {file: {CONSUL_HTTP_TOKEN_FILE: token}, env: {CONSUL_HTTP_ADDR: address}}
+    secrets: {token: %[4]s_consul_token}
+    minimum-age: 0s
+    overlap: 1s
+    rollout: {monitor: 2s, health-timeout: 60s, timeout: 240s}
+`, k.journal, engine.Host(), probeImage, k.name, c.section)), 0o600))
+	ref, err := engine.CreateSecret(c.t.Context(), k.secret, []byte(c.old.SecretID+"\n"))
+	k.must(err)
+	ref.File.Name, ref.File.Mode = "consul_token", 0o400
+	k.serve(k.specOf(ref, c.dc.CAFile(), "CONSUL_HTTP_ADDR="+c.dc.URLs()[0], "CONSUL_HTTP_TOKEN_FILE=/run/secrets/consul_token", "CONSUL_CACERT=/ca.pem",
+		"LOAD_KV_PREFIX="+k.name+"/", "LOAD_EVERY=500ms"))
+	return k
+}
+
+// inDirectory lets a service read the token from a directory.
+func (c *consulShop) inDirectory() {
+	c.t.Helper()
+	home := filepath.Join(c.root, c.name, "initial")
+	c.must(os.MkdirAll(home, 0o755))
+	c.must(os.WriteFile(filepath.Join(home, "token"), []byte(c.old.SecretID), 0o400))
+	c.must(os.Symlink("initial", filepath.Join(c.root, c.name, "current")))
+	c.must(os.WriteFile(c.config, []byte(fmt.Sprintf(`version: 1
+journal: file:%s
+directory: {path: %s}
+credentials:
+  %s:
+    %s
+    services:
+      kv: {path: {/run/secrets/consul_token: token}}
+    minimum-age: 0s
+    overlap: 1s
+`, c.journal, c.root, c.name, c.section)), 0o600))
+}
+
+// uses writes to Consul with what the directory holds, again and again, until it is told to
+// stop; it returns how often, and what failed.
+func (c *consulShop) uses() (stop func() (tried int, failures []string)) {
+	ended, done := make(chan struct{}), make(chan struct{})
+	var tried int
+	var failures []string
+	go func() {
+		defer close(done)
+		for {
+			token, err := os.ReadFile(filepath.Join(c.root, c.name, "current", "token"))
+			if err == nil {
+				err = c.dc.CallAs(context.Background(), string(token), http.MethodPut, "/v1/kv/"+c.name+"/key", tried, nil)
+			}
+			if tried++; err != nil {
+				failures = append(failures, err.Error())
+			}
+			select {
+			case <-ended:
+				return
+			case <-time.After(50 * time.Millisecond):
+			}
+		}
+	}()
+	return func() (int, []string) {
+		close(ended)
+		<-done
+		return tried, failures
+	}
+}
+
+// A consulToken is what Consul knows of one.
+type consulToken struct{ AccessorID, SecretID, Description string }
+
+// tokens returns those that Keyturn made, and keeps their values to look for.
+func (c *consulShop) tokens() (made []consulToken) {
+	c.t.Helper()
+	var all []consulToken
+	c.must(c.dc.Call(context.Background(), http.MethodGet, "/v1/acl/tokens", nil, &all))
+	for _, t := range all {
+		if strings.HasPrefix(t.Description, "keyturn "+c.name+" v") {
+			made = append(made, t)
+			c.secrets = append(c.secrets, t.SecretID)
+		}
+	}
+	return made
+}
+
+// TestConsulOnSwarm rotates a token twice, phase by phase and in one go, under load, and once
+// back: no request fails, the old token is refused, and no value is seen anywhere.
+func TestConsulOnSwarm(t *testing.T) {
+	t.Parallel()
+	c := newConsulShop(t, testserver.NewConsul(t, 3))
+	k := c.onSwarm()
+	k.ok("doctor")
+	k.ok("adopt", k.name)
+	t.Log(k.ok("plan", k.name))
+	k.ok("prepare", k.name)
+	if n := len(c.tokens()); n != 1 {
+		t.Errorf("after prepare Consul has %d tokens of Keyturn's, want 1", n)
+	}
+	k.ok("validate", k.name)
+	k.ok("cutover", k.name)
+	k.ok("rollback", "--reason", "drill", k.name)
+	if n := len(c.tokens()); n != 0 {
+		t.Errorf("after the rollback Consul has %d tokens of Keyturn's, want none", n)
+	}
+	for version := 3; version <= 4; version++ {
+		before := c.tokens()
+		k.ok("-v", "rotate", k.name)
+		if n := len(c.tokens()); n != len(before)+1 {
+			t.Errorf("in the overlap Consul has %d tokens of Keyturn's, want %d", n, len(before)+1)
+		}
+		time.Sleep(time.Second) // the overlap
+		k.ok("-v", "cleanup", k.name)
+		if left := c.tokens(); len(left) != 1 || left[0].Description != fmt.Sprintf("keyturn %s v%d", k.name, version) {
+			t.Errorf("after the cleanup Consul has %+v, want the token of version %d", left, version)
+		}
+		k.done(version)
+	}
+	k.noneFailed()
+	k.ok("check")
+	for i := range 3 {
+		log, err := os.ReadFile(c.dc.LogFile(i))
+		k.must(err)
+		k.clean(string(log))
+	}
+}
+
+// TestCrashConsul kills keyturn before and after every record and every effect of a
+// rotation of a token, and lets it go on: no request fails, and no token is left over.
+// Without KEYTURN_CRASH=all it is a few of these points.
+func TestCrashConsul(t *testing.T) {
+	t.Parallel()
+	dc := servers.consul.Get(t)
+	run := func(t *testing.T, at int) result {
+		c := newConsulShop(t, dc)
+		c.inDirectory()
+		c.ok("adopt", c.name)
+		stop := c.uses()
+		r := c.runWith([]string{fmt.Sprintf("%s=%d", crashAt, at)}, "rotate", "--wait", c.name)
+		if want := map[bool]int{true: 0, false: -1}[at == 0]; r.code != want {
+			t.Fatalf("exit %d, want %d\n%s%s", r.code, want, r.stdout, r.stderr)
+		}
+		c.goOn()
+		if tried, failures := stop(); tried == 0 || len(failures) > 0 {
+			t.Errorf("of %d requests failed: %q", tried, failures)
+		}
+		p := c.status()
+		c.versions(p.Current)
+		if left := c.tokens(); len(left) != 1 || left[0].Description != fmt.Sprintf("keyturn %s v%d", c.name, p.Current) {
+			t.Errorf("Consul has %+v, want the token of version %d", left, p.Current)
+		}
+		if err := dc.CallAs(t.Context(), c.old.SecretID, http.MethodGet, "/v1/acl/token/self", nil, nil); err == nil || !strings.Contains(err.Error(), "ACL not found") {
+			t.Errorf("the old token asks, and the answer is %v", err)
+		}
+		c.ok("audit", "verify")
+		return r
+	}
+	points := run(t, 0).points
+	if len(points) < 40 {
+		t.Fatalf("only %d points to be killed at: %q", len(points), points)
+	}
+	for i, point := range points {
+		if i%16 != 0 && i%16 != 9 && os.Getenv("KEYTURN_CRASH") != "all" {
+			continue
+		}
+		t.Run(fmt.Sprintf("%02d %s", i+1, strings.ReplaceAll(point, "/", "-")), func(t *testing.T) {
+			t.Parallel()
+			run(t, i+1)
+		})
+	}
+}
