@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/hashicorp/consul/api"
@@ -21,6 +22,14 @@ const (
 	textExpired = "token has expired"
 	textDenied  = "Permission denied"
 )
+
+// final are answers with status 500 that are no trouble of Consul's, but what it makes of the
+// request: see agent/consul/auth/token_writer.go.
+var final = []string{"Invalid Token", "No such ACL", "Cannot upsert tokens"}
+
+func isFinal(text string) bool {
+	return slices.ContainsFunc(final, func(f string) bool { return strings.Contains(text, f) })
+}
 
 // refusal returns what Consul answered, if it did, and with which status.
 func refusal(err error) (text string, status int) {
@@ -56,7 +65,7 @@ func wrap(url, doing string, err error) error {
 		return rotation.Errorf(rotation.Refused, `give the administrator's token a policy with acl = "write"`, "%s%s: %w", at, doing, err)
 	case status == http.StatusForbidden && strings.Contains(text, textUnknown):
 		return rotation.Errorf(rotation.Refused, "is it the token of this datacenter, and was it deleted?", "%s%s: Consul does not know the administrator's token: %w", at, doing, err)
-	case status == http.StatusTooManyRequests, status >= http.StatusInternalServerError && !strings.Contains(text, "Invalid"):
+	case status == http.StatusTooManyRequests, status >= http.StatusInternalServerError && !isFinal(text):
 		return rotation.Errorf(rotation.Unknown, "has the cluster a leader? see: consul operator raft list-peers", "%s%s: %w", at, doing, err)
 	}
 	return rotation.Errorf(rotation.Failed, "", "%s%s: %w", at, doing, err)

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
+	"strings"
 	"sync"
 
 	"github.com/hashicorp/consul/api"
@@ -14,8 +16,9 @@ import (
 // redacted stands for the SecretID where a token may read others and not write them.
 const redacted = "<hidden>"
 
-// Preflight checks that every server answers and is named in the settings, and that the
-// administrator's token may write others. It reads only.
+// Preflight checks that every server answers and is named in the settings, that the
+// administrator's token may write others, and that what they are to be linked with is
+// there. It reads only.
 func (b *Backend) Preflight(ctx context.Context, _ rotation.Credential) error {
 	c, err := b.open(ctx)
 	if err != nil {
@@ -27,7 +30,46 @@ func (b *Backend) Preflight(ctx context.Context, _ rotation.Credential) error {
 		wg.Go(func() { errs[i] = c.ready(ctx, s) })
 	}
 	wg.Wait()
-	return errors.Join(errs...)
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	return b.linkable(ctx, c)
+}
+
+// linkable refuses policies and roles that Consul does not have.
+func (b *Backend) linkable(ctx context.Context, c *cluster) error {
+	for _, kind := range []struct {
+		what  string
+		names []string
+		read  func(*api.ACL, string, *api.QueryOptions) (bool, error)
+	}{
+		{"policy", b.settings.Policies, func(acl *api.ACL, name string, how *api.QueryOptions) (bool, error) {
+			p, _, err := acl.PolicyReadByName(name, how)
+			return p != nil, err
+		}},
+		{"role", b.settings.Roles, func(acl *api.ACL, name string, how *api.QueryOptions) (bool, error) {
+			r, _, err := acl.RoleReadByName(name, how)
+			return r != nil, err
+		}},
+	} {
+		for _, name := range kind.names {
+			there := false
+			err := c.anyServer(ctx, fmt.Sprintf("reading %s %q", kind.what, name), func(ctx context.Context, client *api.Client) (err error) {
+				there, err = kind.read(client.ACL(), name, (&api.QueryOptions{}).WithContext(ctx))
+				if text, status := refusal(err); status == http.StatusNotFound || strings.Contains(text, "does not exist") {
+					err = nil
+				}
+				return err
+			})
+			if err != nil {
+				return err
+			}
+			if !there {
+				return refused("make it, or write another one", "Consul has no %s %q, which new tokens are to be linked with", kind.what, name)
+			}
+		}
+	}
+	return nil
 }
 
 // ready checks one server.

@@ -77,6 +77,19 @@ func TestRefusals(t *testing.T) {
 		return err
 	}
 	f.must(preflight())
+	nowhere := func(s *consul.Settings) { s.Policies = append(s.Policies, "nowhere") }
+	noRole := func(s *consul.Settings) { s.Roles = []string{"nobody"} }
+	looks := func(change ...func(*consul.Settings)) error {
+		return f.backend(change...).Preflight(t.Context(), rotation.Credential{})
+	}
+	// Where the policy goes after the preflight, nothing is made, and that is known.
+	eight, err := f.backend(nowhere).Identify(t.Context(), f.version(8, rotation.Pending), nil)
+	f.must(err)
+	m, err := f.backend().Draft(eight)
+	f.must(err)
+	if err := f.backend(nowhere).Arm(t.Context(), eight, m, time.Time{}); rotation.ClassOf(err) != rotation.Failed || !strings.Contains(err.Error(), "No such ACL policy") {
+		t.Errorf("Arm with a policy that is nowhere = %v of class %d, want it to fail", err, rotation.ClassOf(err))
+	}
 	for name, c := range map[string]struct {
 		err  error
 		want string
@@ -88,6 +101,8 @@ func TestRefusals(t *testing.T) {
 		"linked otherwise":       {adopts(mine.AccessorID), "is linked otherwise than the configuration says: + node"},
 		"somebody else rotates":  {identify(), "somebody else rotates, or did"},
 		"nothing to copy":        {identify(copied, func(s *consul.Settings) { s.Description = "other" }), "no token is in service whose rights could be copied"},
+		"no such policy":         {looks(nowhere), `Consul has no policy "nowhere"`},
+		"no such role":           {looks(noRole), `Consul has no role "nobody"`},
 		"administrator reads":    {as(readOnly.SecretID, preflight), "may read tokens, and not make any"},
 		"administrator may not":  {as(mine.SecretID, preflight), "Permission denied"},
 		"administrator unknown":  {as("00000000-0000-4000-8000-000000000000", preflight), "Consul does not know the administrator's token"},
