@@ -9,6 +9,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/keyturn/keyturn/internal/backend/consul"
+	"github.com/keyturn/keyturn/internal/rotation/rotationtest"
 )
 
 // TestPage reads every section that docs/backends/consul.md shows, and looks for every
@@ -43,7 +44,7 @@ func TestPage(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, err := consul.Section(decoder(string(text))); err != nil {
+			if _, err := consul.Section(rotationtest.Decoder(string(text))); err != nil {
 				t.Errorf("the page shows a section that is refused: %v", err)
 			}
 		}

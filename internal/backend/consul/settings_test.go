@@ -1,46 +1,19 @@
 package consul_test
 
 import (
-	"bytes"
 	"errors"
 	"strings"
 	"testing"
 
-	"go.yaml.in/yaml/v3"
-
 	"github.com/keyturn/keyturn/internal/backend/consul"
 	"github.com/keyturn/keyturn/internal/rotation"
+	"github.com/keyturn/keyturn/internal/rotation/rotationtest"
 	"github.com/keyturn/keyturn/internal/secret"
 )
 
-// decoder decodes strictly, and the place of the token as the configuration does.
-func decoder(text string) func(any) error {
-	return func(into any) error {
-		all := map[string]any{}
-		if err := yaml.Unmarshal([]byte(text), &all); err != nil {
-			return err
-		}
-		place, _ := all["token"].(map[string]any)
-		delete(all, "token")
-		rest, err := yaml.Marshal(all)
-		if err != nil {
-			return err
-		}
-		d := yaml.NewDecoder(bytes.NewReader(rest))
-		d.KnownFields(true)
-		if err := d.Decode(into); err != nil {
-			return err
-		}
-		s := into.(*consul.Settings)
-		s.Token.Env, _ = place["from-env"].(string)
-		s.Token.File, _ = place["from-file"].(string)
-		return nil
-	}
-}
-
 func TestSettings(t *testing.T) {
 	const good = "servers: [\"https://consul-1.example.com:8501\"]\ntoken: {from-env: KEYTURN_CONSUL_TOKEN}\n"
-	if _, err := consul.Section(decoder(good)); err != nil {
+	if _, err := consul.Section(rotationtest.Decoder(good)); err != nil {
 		t.Fatalf("%v", err)
 	}
 	const canary = "canary-3b9f"
@@ -64,7 +37,7 @@ func TestSettings(t *testing.T) {
 		"weakening":          {good + "insecure-tls: [no-verify]", "insecure-tls.0", "unknown weakening"},
 		"unknown key":        {good + "polices: [a]", "", "polices"},
 	} {
-		_, err := consul.Section(decoder(c.text))
+		_, err := consul.Section(rotationtest.Decoder(c.text))
 		if err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, want %q", name, err, c.want)
 			continue

@@ -9,6 +9,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/keyturn/keyturn/internal/backend/github"
+	"github.com/keyturn/keyturn/internal/rotation/rotationtest"
 )
 
 // TestPage reads every section that docs/backends/github.md shows, and looks for every
@@ -24,7 +25,7 @@ func TestPage(t *testing.T) {
 		for _, section := range sectionsIn(t, block[1]) {
 			sections++
 			text := strings.ReplaceAll(section, `adopt: ""`, "adopt: SHA256:"+strings.Repeat("A", 43))
-			if _, err := github.Section(decoder(text)); err != nil {
+			if _, err := github.Section(rotationtest.Decoder(text)); err != nil {
 				t.Errorf("the page shows a section that is refused: %v\n%s", err, section)
 			}
 		}

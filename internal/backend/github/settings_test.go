@@ -1,54 +1,19 @@
 package github_test
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"strings"
 	"testing"
 	"time"
 
-	"go.yaml.in/yaml/v3"
-
 	"github.com/keyturn/keyturn/internal/backend/github"
 	"github.com/keyturn/keyturn/internal/rotation"
-	"github.com/keyturn/keyturn/internal/secret"
+	"github.com/keyturn/keyturn/internal/rotation/rotationtest"
 )
 
-// decoder decodes strictly, and the places of secrets as the configuration does.
-func decoder(text string) func(any) error {
-	return func(into any) error {
-		all := map[string]any{}
-		if err := yaml.Unmarshal([]byte(text), &all); err != nil {
-			return err
-		}
-		place := func(of map[string]any, name string) secret.Source {
-			m, _ := of[name].(map[string]any)
-			delete(of, name)
-			env, _ := m["from-env"].(string)
-			return secret.Source{Env: env}
-		}
-		app, _ := all["app"].(map[string]any)
-		key, token := place(app, "key"), place(all, "token")
-		rest, err := yaml.Marshal(all)
-		if err != nil {
-			return err
-		}
-		d := yaml.NewDecoder(bytes.NewReader(rest))
-		d.KnownFields(true)
-		if err := d.Decode(into); err != nil {
-			return err
-		}
-		s := into.(*github.Settings)
-		if s.Token = token; s.App != nil {
-			s.App.Key = key
-		}
-		return nil
-	}
-}
-
 func TestSection(t *testing.T) {
-	got, err := github.Section(decoder("deploy-key: {repository: acme/orders}\napp: {id: 7, key: {from-env: KEY}}"))
+	got, err := github.Section(rotationtest.Decoder("deploy-key: {repository: acme/orders}\napp: {id: 7, key: {from-env: KEY}}"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -105,7 +70,7 @@ func TestSectionFaults(t *testing.T) {
 		{"webhook: {repository: acme/x, url: 'https://h/x?keyturn=" + canary + "'}", "webhook.url", "the parameter keyturn of the URL is Keyturn's own"},
 		{"webhook: {repository: acme/x, url: 'https://h/x', probe: ['https://h/x', '" + canary + "']}", "webhook.probe.1", "this is no URL that begins with https:// and names a host"},
 	} {
-		_, err := github.Section(decoder(tt.yaml))
+		_, err := github.Section(rotationtest.Decoder(tt.yaml))
 		f, ok := errors.AsType[*rotation.Fault](err)
 		if !ok || f.Key() != tt.key || f.Error() != tt.text || f.Hint() == "" {
 			t.Errorf("Section(%q) = %v, want %q: %q", tt.yaml, err, tt.key, tt.text)
@@ -114,7 +79,7 @@ func TestSectionFaults(t *testing.T) {
 			t.Errorf("Section repeats a value: %v", err)
 		}
 	}
-	if _, err := github.Section(decoder(with("readonly: true"))); err == nil || !strings.Contains(err.Error(), "readonly") {
+	if _, err := github.Section(rotationtest.Decoder(with("readonly: true"))); err == nil || !strings.Contains(err.Error(), "readonly") {
 		t.Errorf("Section takes a key that it does not know: %v", err)
 	}
 }

@@ -1,7 +1,6 @@
 package postgres_test
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"strings"
@@ -12,40 +11,21 @@ import (
 
 	"github.com/keyturn/keyturn/internal/backend/postgres"
 	"github.com/keyturn/keyturn/internal/rotation"
+	"github.com/keyturn/keyturn/internal/rotation/rotationtest"
 	"github.com/keyturn/keyturn/internal/secret"
 )
 
-// decoder decodes strictly, and a source as the configuration does.
+// decoder decodes a section, or what has the form of one.
 func decoder(keys any) func(any) error {
-	return func(into any) error {
-		text, ok := keys.(string)
-		if !ok {
-			b, err := yaml.Marshal(keys)
-			if err != nil {
-				return err
-			}
-			text = string(b)
-		}
-		all := map[string]any{}
-		if err := yaml.Unmarshal([]byte(text), &all); err != nil {
-			return err
-		}
-		place, _ := all["admin-password"].(map[string]any)
-		delete(all, "admin-password")
-		rest, err := yaml.Marshal(all)
+	text, ok := keys.(string)
+	if !ok {
+		b, err := yaml.Marshal(keys)
 		if err != nil {
-			return err
+			return func(any) error { return err }
 		}
-		d := yaml.NewDecoder(bytes.NewReader(rest))
-		d.KnownFields(true)
-		if err := d.Decode(into); err != nil {
-			return err
-		}
-		env, _ := place["from-env"].(string)
-		file, _ := place["from-file"].(string)
-		into.(*postgres.Settings).AdminPassword = secret.Source{Env: env, File: file}
-		return nil
+		text = string(b)
 	}
+	return rotationtest.Decoder(text)
 }
 
 const good = "admin: postgres://keyturn@db:5432/orders\nadmin-password: {from-env: PW}\nrole: orders\n"
