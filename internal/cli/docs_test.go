@@ -19,8 +19,7 @@ import (
 	"github.com/docker/docker/api/types/build"
 	"go.yaml.in/yaml/v3"
 
-	"github.com/keyturn/keyturn/internal/backend/github"
-	"github.com/keyturn/keyturn/internal/backend/postgres"
+	"github.com/keyturn/keyturn/internal/cli"
 	"github.com/keyturn/keyturn/internal/config"
 	"github.com/keyturn/keyturn/internal/testserver"
 )
@@ -53,7 +52,7 @@ func TestPagesShowConfigurationsThatParse(t *testing.T) {
 			if !strings.Contains(block, "credentials:") || !strings.Contains(block, "version: 1") {
 				continue
 			}
-			if _, err := config.Parse(name, []byte(block), map[string]config.Section{"postgres": postgres.Section, "github": github.Section}); err != nil {
+			if _, err := config.Parse(name, []byte(block), cli.Sections()); err != nil {
 				t.Errorf("a configuration in %s: %v", name, err)
 			}
 			parsed++

@@ -23,6 +23,9 @@ const KeptHeads = keptHeads
 // NewRecords returns a journal's home as the core sees it.
 func NewRecords(home journal.Home) rotation.Journal { return newRecords(home, journal.Entry{}) }
 
+// Sections are those of the backends.
+var Sections = sections
+
 // ActionTakes says why a command does not take inputs, or nothing.
 func ActionTakes(command string, inputs []string) error {
 	if !slices.Contains(actionCommands, command) {

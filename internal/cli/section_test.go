@@ -6,8 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/keyturn/keyturn/internal/backend/github"
-	"github.com/keyturn/keyturn/internal/backend/postgres"
+	"github.com/keyturn/keyturn/internal/cli"
 	"github.com/keyturn/keyturn/internal/config"
 )
 
@@ -48,6 +47,19 @@ func TestNoFaultOfASectionHoldsAValue(t *testing.T) {
 			}
 		}
 	}
+	for _, key := range []string{"servers", "token", "ca", "probe", "cache-time", "description", "adopt", "policies", "roles", "service-identities", "node-identities", "insecure-tls"} {
+		for _, disguise := range append(disguises, "[https://u:"+planted+"@h:8501]", `["https://h/`+planted+`%zz"]`) {
+			section := map[string]string{"servers": `["https://h:8501"]`, "token": "{from-env: T}"}
+			section[key] = disguise
+			text := "version: 1\ncredentials:\n  kv:\n    services: {api: {file: {TOKEN_FILE: token}}}\n    consul:\n"
+			for _, k := range sortedNames(section) {
+				text += "      " + k + ": " + section[k] + "\n"
+			}
+			if tells(t, "consul."+key, disguise, text, planted) {
+				refused++
+			}
+		}
+	}
 	for _, key := range []string{"repository", "title", "read-only", "adopt", "probe", "known-hosts"} {
 		for _, disguise := range append(disguises, "[ssh://git:"+planted+"@h/acme/x.git]", `["ssh://git@h/`+planted+`%zz"]`) {
 			section := "deploy-key: {repository: acme/config}"
@@ -84,7 +96,7 @@ func TestNoFaultOfASectionHoldsAValue(t *testing.T) {
 // tells reports whether a text is refused, and fails the test if that tells what was planted.
 func tells(t *testing.T, key, disguise, text, planted string) bool {
 	t.Helper()
-	_, err := config.Parse("f.yml", []byte(text), map[string]config.Section{"postgres": postgres.Section, "github": github.Section})
+	_, err := config.Parse("f.yml", []byte(text), cli.Sections())
 	if err == nil {
 		return false
 	}
@@ -113,7 +125,7 @@ func TestWhatAKindNeeds(t *testing.T) {
 	} {
 		text := "version: 1\ncredentials:\n  x:\n    services: {api: {path: {/run/secrets/x: " + map[string]string{webhook: "secret", token: "token"}[tt.section] + "}}}\n    " +
 			tt.section + "\n    " + tt.more + "\n"
-		_, err := config.Parse("f.yml", []byte(text), map[string]config.Section{"github": github.Section})
+		_, err := config.Parse("f.yml", []byte(text), cli.Sections())
 		switch {
 		case tt.key == "" && err != nil, tt.key != "" && (err == nil || !strings.Contains(err.Error(), "credentials.x."+tt.key+": ") || !strings.Contains(err.Error(), tt.text)):
 			t.Errorf("%s with %q: %v, want %s: %s", tt.section, tt.more, err, tt.key, tt.text)
