@@ -3,6 +3,8 @@ package rotation
 import (
 	"context"
 	"encoding/json"
+	"sync"
+	"time"
 )
 
 // Answer is what a probe says of a version.
@@ -69,6 +71,23 @@ func (r ProbeResult) Summarize() ProbeResult {
 		r.Answer = Unfit
 	}
 	return r
+}
+
+// ProbeEach tries every endpoint at once. What one is called, and how long it took, is
+// filled in.
+func ProbeEach(endpoints []string, try func(endpoint string) EndpointResult) ProbeResult {
+	result := ProbeResult{Endpoints: make([]EndpointResult, len(endpoints))}
+	var wg sync.WaitGroup
+	for i, endpoint := range endpoints {
+		wg.Go(func() {
+			begun := time.Now()
+			r := try(endpoint)
+			r.Endpoint, r.Millis = endpoint, time.Since(begun).Milliseconds()
+			result.Endpoints[i] = r
+		})
+	}
+	wg.Wait()
+	return result.Summarize()
 }
 
 // A Login tries the material at every endpoint of the spec. It needs no

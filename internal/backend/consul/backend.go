@@ -14,9 +14,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"regexp"
 	"slices"
-	"strconv"
 	"time"
 
 	"github.com/hashicorp/consul/api"
@@ -102,26 +100,10 @@ func (b *Backend) accessorOf(number int) string {
 	return fmt.Sprintf("%x-%x-%x-%x-%x", sum[0:4], sum[4:6], sum[6:8], sum[8:10], sum[10:16])
 }
 
-var numbered = regexp.MustCompile(`^(.*) v([1-9][0-9]{0,8})$`)
-
-// titled parts a description into what stands before the version, and its number; 0 if
-// it ends with none.
-func titled(description string) (before string, number int) {
-	m := numbered.FindStringSubmatch(description)
-	if m == nil {
-		return description, 0
-	}
-	number, err := strconv.Atoi(m[2])
-	if err != nil {
-		return description, 0
-	}
-	return m[1], number
-}
-
 // of reports whether a token is a version's: its description says so, whatever the record
 // says of its accessor. One that was adopted has any description.
 func of(t *api.ACLToken, v rotation.Version) bool {
-	_, number := titled(t.Description)
+	_, number := rotation.ParseTitle(t.Description)
 	return t.AccessorID == v.Identity && (number == v.Number || number == 0 && v.Number == 1)
 }
 
@@ -245,19 +227,16 @@ func (b *Backend) make(ctx context.Context, c *cluster, v rotation.Version, valu
 	if err := rotation.CheckLease(ctx); err != nil {
 		return nil, err
 	}
-	want.AccessorID, want.SecretID, want.Description = v.Identity, string(value.Reveal()), fmt.Sprintf("%s v%d", b.title, v.Number)
-	made, err := c.create(ctx, want)
-	if err == nil {
+	want.AccessorID, want.SecretID, want.Description = v.Identity, string(value.Reveal()), rotation.Title(b.title, v.Number)
+	made, failed := c.create(ctx, want)
+	if failed == nil {
 		return made, nil
 	}
-	found, looking := c.find(ctx, v.Identity)
-	switch {
-	case looking != nil:
-		return nil, rotation.Classify(rotation.Unknown, rotation.HintOf(err), err) // it may be there
-	case found == nil:
-		return nil, err
+	found, err := c.after(ctx, v.Identity, failed)
+	if err == nil && found == nil {
+		err = failed
 	}
-	return found, nil
+	return found, err
 }
 
 // End deletes the version's token, and waits until no server knows it, and until the agents
@@ -279,27 +258,25 @@ func (b *Backend) End(ctx context.Context, v rotation.Version, why rotation.Why)
 		b.options.Logger.InfoContext(ctx, "the token is of another version and is left alone", "token", describe(t), "version", v.Number)
 		return nil
 	}
-	deleted := false
 	if t != nil {
 		if err := rotation.CheckLease(ctx); err != nil {
 			return err
 		}
 		b.options.Logger.InfoContext(ctx, "deleting a token", "token", describe(t), "version", v.Number, "reason", string(why))
-		if err := c.delete(ctx, v.Identity); err != nil {
-			t, looking := c.find(ctx, v.Identity)
-			switch {
-			case looking != nil:
-				return rotation.Classify(rotation.Unknown, rotation.HintOf(err), err)
-			case t != nil:
+		if failed := c.delete(ctx, v.Identity); failed != nil {
+			left, err := c.after(ctx, v.Identity, failed)
+			if err == nil && left != nil {
+				err = failed
+			}
+			if err != nil {
 				return err
 			}
 		}
-		deleted = true
 	}
 	if err := c.known(ctx, v, false); err != nil {
 		return err
 	}
-	if deleted && b.cached() {
+	if t != nil && b.cached() {
 		return pause(ctx, b.settings.cacheTime())
 	}
 	return nil

@@ -135,6 +135,15 @@ func (c *cluster) delete(ctx context.Context, accessor string) error {
 	})
 }
 
+// after looks for the token whose making or deletion failed: it may be done all the same.
+func (c *cluster) after(ctx context.Context, accessor string, failed error) (*api.ACLToken, error) {
+	t, err := c.find(ctx, accessor)
+	if err != nil {
+		return nil, rotation.Classify(rotation.Unknown, rotation.HintOf(failed), failed)
+	}
+	return t, nil
+}
+
 // everywhere returns what each server itself knows of a version's token, nil for one that
 // knows none.
 func (c *cluster) everywhere(ctx context.Context, v rotation.Version) ([]*api.ACLToken, error) {

@@ -6,8 +6,6 @@ import (
 	"errors"
 	"net/http"
 	"strings"
-	"sync"
-	"time"
 
 	"github.com/hashicorp/consul/api"
 
@@ -51,21 +49,12 @@ func Login(ctx context.Context, spec rotation.ProbeSpec, m rotation.Material) ro
 		}
 	}
 	token, problem := tokenIn(m)
-	result := rotation.ProbeResult{Endpoints: make([]rotation.EndpointResult, len(spec.Endpoints))}
-	var wg sync.WaitGroup
-	for i, endpoint := range spec.Endpoints {
-		wg.Go(func() {
-			begun := time.Now()
-			r := rotation.EndpointResult{Answer: rotation.Inconclusive, Reason: problem}
-			if problem == "" {
-				r = try(ctx, spec, settings, endpoint, token)
-			}
-			r.Endpoint, r.Millis = endpoint, time.Since(begun).Milliseconds()
-			result.Endpoints[i] = r
-		})
-	}
-	wg.Wait()
-	return result.Summarize()
+	return rotation.ProbeEach(spec.Endpoints, func(endpoint string) rotation.EndpointResult {
+		if problem != "" {
+			return rotation.EndpointResult{Answer: rotation.Inconclusive, Reason: problem}
+		}
+		return try(ctx, spec, settings, endpoint, token)
+	})
 }
 
 // tokenIn finds the token in the material: the field token, or else the one field that is

@@ -141,7 +141,7 @@ func (b *Backend) Adopt(ctx context.Context, v rotation.Version) (rotation.Versi
 	if t == nil {
 		return v, refused("`consul acl token list` says the AccessorID of every token", "no token has the accessor under adopt, %s", b.settings.Adopt)
 	}
-	switch _, number := titled(t.Description); {
+	switch _, number := rotation.ParseTitle(t.Description); {
 	case number > 1:
 		return v, refused("give it another description: consul acl token update", "the description %q says that it is a later version", t.Description)
 	case t.AuthMethod != "":
@@ -187,7 +187,7 @@ func (b *Backend) Examine(ctx context.Context) ([]rotation.Remark, error) {
 	}
 	var found []rotation.Remark
 	for _, t := range all {
-		if before, number := titled(t.Description); before == b.title && number > 0 {
+		if before, number := rotation.ParseTitle(t.Description); before == b.title && number > 0 {
 			found = append(found, rotation.Remark{Level: rotation.Fine, Text: fmt.Sprintf("token %s %q", t.AccessorID, t.Description)})
 		}
 	}

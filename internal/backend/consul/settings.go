@@ -120,9 +120,6 @@ var (
 	// accessorForm is what an accessor looks like.
 	accessorForm = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
 
-	// descriptionForm keeps descriptions to what can be told apart in a record.
-	descriptionForm = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9 ._@/-]{0,98}[A-Za-z0-9])?$`)
-
 	linkForm     = regexp.MustCompile(`^[A-Za-z0-9_-]{1,128}$`)
 	identityForm = regexp.MustCompile(`^[a-z0-9]([a-z0-9_-]{0,254}[a-z0-9])?(@[a-z0-9_-]+)?$`)
 )
@@ -154,7 +151,7 @@ func (s Settings) check() error {
 	if d, err := time.ParseDuration(s.CacheTime); s.CacheTime != "" && (err != nil || d < 0 || d > time.Hour) {
 		fault("cache-time", "write acl.token_ttl of the agents: 30s", "this is no time from 0s to 1h")
 	}
-	if s.Description != "" && !descriptionForm.MatchString(s.Description) {
+	if s.Description != "" && !rotation.TitleForm.MatchString(s.Description) {
 		fault("description", "at most 100 of A-Z a-z 0-9 . _ @ / - and spaces, a letter or a digit at both ends", "the description has other characters, or too many")
 	}
 	if s.Adopt != "" && !accessorForm.MatchString(s.Adopt) {

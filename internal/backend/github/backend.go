@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"sync"
 	"time"
 
 	"github.com/keyturn/keyturn/internal/githubapp"
@@ -86,20 +85,4 @@ func settingsOf(settings any) json.RawMessage {
 		panic("github: " + err.Error()) // texts have a JSON form
 	}
 	return b
-}
-
-// each tries every endpoint at once.
-func each(endpoints []string, try func(endpoint string) rotation.EndpointResult) rotation.ProbeResult {
-	result := rotation.ProbeResult{Endpoints: make([]rotation.EndpointResult, len(endpoints))}
-	var wg sync.WaitGroup
-	for i, endpoint := range endpoints {
-		wg.Go(func() {
-			begun := time.Now()
-			r := try(endpoint)
-			r.Endpoint, r.Millis = endpoint, time.Since(begun).Milliseconds()
-			result.Endpoints[i] = r
-		})
-	}
-	wg.Wait()
-	return result.Summarize()
 }

@@ -37,7 +37,7 @@ func deliverTo(ctx context.Context, spec rotation.ProbeSpec, m rotation.Material
 	if !ok {
 		return rotation.ProbeResult{Answer: rotation.Inconclusive, Reason: "no field holds the secret: mount secret"}
 	}
-	return each(spec.Endpoints, func(endpoint string) rotation.EndpointResult {
+	return rotation.ProbeEach(spec.Endpoints, func(endpoint string) rotation.EndpointResult {
 		ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 		defer cancel()
 		r := rotation.EndpointResult{Answer: rotation.Inconclusive}

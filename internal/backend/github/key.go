@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"net/url"
 	"regexp"
-	"strconv"
 	"strings"
 
 	"github.com/google/go-github/v60/github"
@@ -72,34 +71,17 @@ func gitHost(api string) string {
 	return strings.TrimPrefix(u.Hostname(), "api.")
 }
 
-var (
-	fingerprintForm = regexp.MustCompile(`^SHA256:[A-Za-z0-9+/]{43}$`)
-	numbered        = regexp.MustCompile(`^(.*) v([1-9][0-9]{0,8})$`)
-)
+var fingerprintForm = regexp.MustCompile(`^SHA256:[A-Za-z0-9+/]{43}$`)
 
 // printOf returns the fingerprint that a version's key is known by, which is on the
 // record with the version; "" if it has none, or its identity, which is the title of
 // the key, is that of another version.
 func printOf(v rotation.Version) string {
-	_, number := titled(v.Identity)
+	_, number := rotation.ParseTitle(v.Identity)
 	if v.Identity == "" || number != v.Number && !(number == 0 && v.Number == 1) { // an adopted key has any title
 		return ""
 	}
 	return v.Public[fieldFingerprint]
-}
-
-// titled parts a title into what stands before the version, and its number; 0 if
-// it ends with none.
-func titled(title string) (before string, number int) {
-	m := numbered.FindStringSubmatch(title)
-	if m == nil {
-		return title, 0
-	}
-	number, err := strconv.Atoi(m[2])
-	if err != nil {
-		return title, 0
-	}
-	return m[1], number
 }
 
 // client returns GitHub with what is needed to read keys, or to change them.

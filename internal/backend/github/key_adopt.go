@@ -31,7 +31,7 @@ func (b *KeyBackend) Adopt(ctx context.Context, v rotation.Version) (rotation.Ve
 		return v, refused(fmt.Sprintf("write read-only: %t, or give the services the other kind of key first", k.ReadOnly),
 			"%s is the key of today, and read-only: %t is wanted", k.describe(), *b.key.ReadOnly)
 	}
-	if _, number := titled(k.Title); number > 1 {
+	if _, number := rotation.ParseTitle(k.Title); number > 1 {
 		return v, refused("add the same public key under another title", "the title %q says that it is a later version", k.Title)
 	}
 	line, _, _, _, err := ssh.ParseAuthorizedKey([]byte(k.Key))

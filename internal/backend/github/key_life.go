@@ -21,13 +21,13 @@ func (b *KeyBackend) Identify(ctx context.Context, next rotation.Version, _ []ro
 		return next, err
 	}
 	for _, k := range all {
-		if before, number := titled(k.Title); before == b.title && number >= next.Number {
+		if before, number := rotation.ParseTitle(k.Title); before == b.title && number >= next.Number {
 			return next, refused("find out who made it; if nobody else rotates it, delete it by hand, or choose another title: deploy-key: {title: …}",
 				"%s of %s/%s is not on this record, whose next version is %d: somebody else rotates, or did", k.describe(), b.owner, b.repo, next.Number)
 		}
 	}
 	next = next.Clone()
-	next.Identity = fmt.Sprintf("%s v%d", b.title, next.Number)
+	next.Identity = rotation.Title(b.title, next.Number)
 	next.Public = map[string]string{fieldURL: b.endpoints[0]}
 	return next, nil
 }

@@ -52,7 +52,7 @@ func loginByKey(ctx context.Context, spec rotation.ProbeSpec, m rotation.Materia
 		return rotation.ProbeResult{Answer: rotation.Inconclusive, Reason: "the probe's settings are malformed"}
 	}
 	signer, problem := signerOf(settings.Fingerprint, m)
-	return each(spec.Endpoints, func(endpoint string) rotation.EndpointResult {
+	return rotation.ProbeEach(spec.Endpoints, func(endpoint string) rotation.EndpointResult {
 		if problem != "" {
 			return rotation.EndpointResult{Answer: rotation.Inconclusive, Reason: problem}
 		}

@@ -70,7 +70,7 @@ func (b *KeyBackend) Examine(ctx context.Context) ([]rotation.Remark, error) {
 	}
 	var found []rotation.Remark
 	for _, k := range all {
-		if before, number := titled(k.Title); before == b.title && number > 0 {
+		if before, number := rotation.ParseTitle(k.Title); before == b.title && number > 0 {
 			found = append(found, rotation.Remark{Level: rotation.Fine, Text: k.describe()})
 		}
 	}

@@ -241,10 +241,6 @@ func (s Settings) checkIdentity(fault faultFunc) {
 
 var (
 	repositoryName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9-]*/[A-Za-z0-9._-]+$`)
-
-	// titleForm keeps titles to what can be told apart in a record, and leaves room
-	// for a version within the 255 characters that are safe.
-	titleForm = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9 ._@/-]{0,98}[A-Za-z0-9])?$`)
 )
 
 func (k DeployKey) check(fault faultFunc) {
@@ -255,7 +251,7 @@ func (k DeployKey) check(fault faultFunc) {
 	case !repositoryName.MatchString(k.Repository):
 		fault(path+".repository", "write it as acme/orders", "want OWNER/NAME")
 	}
-	if k.Title != "" && !titleForm.MatchString(k.Title) {
+	if k.Title != "" && !rotation.TitleForm.MatchString(k.Title) {
 		fault(path+".title", "at most 100 of A-Z a-z 0-9 . _ @ / - and spaces, a letter or a digit at both ends", "the title has other characters, or too many")
 	}
 	if k.Adopt != "" && !fingerprintForm.MatchString(k.Adopt) {

@@ -103,7 +103,7 @@ func (b *TokenBackend) Identify(ctx context.Context, next rotation.Version, _ []
 		return next, err
 	}
 	next = next.Clone()
-	next.Identity = fmt.Sprintf("keyturn %s v%d", b.options.Credential, next.Number)
+	next.Identity = rotation.Title("keyturn "+b.options.Credential, next.Number)
 	return next, nil
 }
 
@@ -225,7 +225,7 @@ func loginByToken(ctx context.Context, spec rotation.ProbeSpec, m rotation.Mater
 	if !ok {
 		return rotation.ProbeResult{Answer: rotation.Inconclusive, Reason: "no field holds the token: mount token"}
 	}
-	return each(spec.Endpoints, func(endpoint string) rotation.EndpointResult {
+	return rotation.ProbeEach(spec.Endpoints, func(endpoint string) rotation.EndpointResult {
 		r := rotation.EndpointResult{Answer: rotation.Inconclusive}
 		ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 		defer cancel()

@@ -9,7 +9,6 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -46,37 +45,25 @@ type probeSettings struct {
 // password can be found, see passwordOf.
 func Login(ctx context.Context, spec rotation.ProbeSpec, m rotation.Material) rotation.ProbeResult {
 	var settings probeSettings
-	var result rotation.ProbeResult
 	if len(spec.Settings) > 0 {
 		if err := json.Unmarshal(spec.Settings, &settings); err != nil {
-			result.Reason = "the probe's settings are malformed"
-			result.Answer = rotation.Inconclusive
-			return result
+			return rotation.ProbeResult{Answer: rotation.Inconclusive, Reason: "the probe's settings are malformed"}
 		}
 	}
 	password, problem := passwordOf(spec.Identity, m)
-	result.Endpoints = make([]rotation.EndpointResult, len(spec.Endpoints))
-	var wg sync.WaitGroup
-	for i, endpoint := range spec.Endpoints {
-		wg.Go(func() {
-			begun := time.Now()
-			r := rotation.EndpointResult{Endpoint: endpoint, Answer: rotation.Inconclusive, Reason: problem}
-			if problem == "" {
-				r = try(ctx, spec, settings, endpoint, password)
-			}
-			r.Millis = time.Since(begun).Milliseconds()
-			result.Endpoints[i] = r
-		})
-	}
-	wg.Wait()
-	return result.Summarize()
+	return rotation.ProbeEach(spec.Endpoints, func(endpoint string) rotation.EndpointResult {
+		if problem != "" {
+			return rotation.EndpointResult{Answer: rotation.Inconclusive, Reason: problem}
+		}
+		return try(ctx, spec, settings, endpoint, password)
+	})
 }
 
 // try logs in at one endpoint.
 func try(ctx context.Context, spec rotation.ProbeSpec, settings probeSettings, endpoint string, password secret.Value) rotation.EndpointResult {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
-	r := rotation.EndpointResult{Endpoint: endpoint, Answer: rotation.Inconclusive}
+	r := rotation.EndpointResult{Answer: rotation.Inconclusive}
 	a, problem := parseURL(endpoint)
 	if problem != nil || len(a.hosts) != 1 {
 		r.Reason = "the endpoint is no URL of one host"
