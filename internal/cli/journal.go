@@ -169,11 +169,22 @@ func (a *app) fingerprints(ctx context.Context, cfg *config.Config, home journal
 }
 
 // read returns the entries of a journal. One that was read just now is not asked again.
-func read(ctx context.Context, home journal.Home) ([]journal.Entry, error) {
-	if far, ok := home.(branchHome); ok {
-		return far.Known(), nil
+func read(ctx context.Context, home journal.Home) (entries []journal.Entry, err error) {
+	if err := eachEntry(ctx, home, func(e journal.Entry) { entries = append(entries, e) }); err != nil {
+		return nil, err
 	}
-	return home.Read(ctx)
+	return entries, nil
+}
+
+// eachEntry hands over what read returns, and keeps none of it.
+func eachEntry(ctx context.Context, home journal.Home, take func(journal.Entry)) error {
+	if far, ok := home.(branchHome); ok {
+		for _, e := range far.Known() {
+			take(e)
+		}
+		return nil
+	}
+	return journal.Each(ctx, home, take)
 }
 
 func (a *app) fingerprintKey(ctx context.Context, cfg *config.Config, home journal.Home) (secret.Value, error) {
@@ -185,16 +196,12 @@ func (a *app) fingerprintKey(ctx context.Context, cfg *config.Config, home journ
 		return key, nil
 	}
 	var first []journal.Entry // the key is its
-	take := func(e journal.Entry) {
+	err := eachEntry(ctx, home, func(e journal.Entry) {
 		if len(first) == 0 {
 			first = append(first, e)
 		}
-	}
-	if far, ok := home.(branchHome); ok {
-		for _, e := range far.Known() {
-			take(e)
-		}
-	} else if err := journal.Each(ctx, home, take); err != nil {
+	})
+	if err != nil {
 		return secret.Value{}, err
 	}
 	key, ok := journal.FingerprintKey(first)
