@@ -58,7 +58,7 @@ servers: install
 test: servers
 	@.ci/test
 
-faults: servers
+faults: install
 	KEYTURN_FAULTS=all $(STATIC) test -trimpath -exec $(CURDIR)/.ci/as-root -count=1 -timeout 60m \
 		-run "FaultMatrix|Failover|EngineRestarts|LeaderIsKilled|NodeIsCutOff|CannotAnswer|SwarmUn|ValidationFails|Outage|WithoutGitHub|Cancel|BetweenPhases|ReleaseAmid|FullDisk|ClocksThatDiffer|Limits" \
 		./internal/rotation ./internal/cli ./internal/target/... ./internal/journal/... ./internal/githubapp
