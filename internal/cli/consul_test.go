@@ -17,8 +17,8 @@ import (
 type consulShop struct {
 	*shop
 	dc      *testserver.Consul
-	old     consulToken // that was made by hand
-	section string      // of the configuration
+	old     testserver.ConsulToken // that was made by hand
+	section string                 // of the configuration
 }
 
 // newConsulShop makes the administrator's token and one for services, by hand.
@@ -27,15 +27,9 @@ func newConsulShop(t *testing.T, dc *testserver.Consul) *consulShop {
 	dir := t.TempDir()
 	name := fmt.Sprintf("kv%d", serial.Add(1))
 	k := &consulShop{dc: dc, shop: &shop{t: t, name: name, root: filepath.Join(dir, "credentials"), config: filepath.Join(dir, "keyturn.yml"), journal: filepath.Join(dir, "state", "journal.jsonl")}}
-	put := func(path string, in map[string]any) (made consulToken) {
-		k.must(dc.Call(context.Background(), http.MethodPut, path, in, &made))
-		return made
-	}
-	put("/v1/acl/policy", map[string]any{"Name": name, "Rules": fmt.Sprintf("key_prefix %q { policy = \"write\" }", name+"/")})
-	put("/v1/acl/policy", map[string]any{"Name": name + "-admin", "Rules": `acl = "write"`})
-	policy := func(name string) []map[string]string { return []map[string]string{{"Name": name}} }
-	admin := put("/v1/acl/token", map[string]any{"Description": "keyturn", "Policies": policy(name + "-admin")})
-	k.old = put("/v1/acl/token", map[string]any{"Description": "by hand", "Policies": policy(name)})
+	may := dc.Policy(t, name, fmt.Sprintf("key_prefix %q { policy = \"write\" }", name+"/"))
+	admin := dc.Put(t, "/v1/acl/token", map[string]any{"Description": "keyturn", "Policies": dc.Policy(t, name+"-admin", `acl = "write"`)})
+	k.old = dc.Put(t, "/v1/acl/token", map[string]any{"Description": "by hand", "Policies": may})
 	dc.Known(t, admin.SecretID)
 	dc.Known(t, k.old.SecretID)
 	k.secrets = []string{admin.SecretID, k.old.SecretID}
@@ -122,19 +116,12 @@ func (c *consulShop) uses() (stop func() (tried int, failures []string)) {
 	}
 }
 
-// A consulToken is what Consul knows of one.
-type consulToken struct{ AccessorID, SecretID, Description string }
-
 // tokens returns those that Keyturn made, and keeps their values to look for.
-func (c *consulShop) tokens() (made []consulToken) {
+func (c *consulShop) tokens() []testserver.ConsulToken {
 	c.t.Helper()
-	var all []consulToken
-	c.must(c.dc.Call(context.Background(), http.MethodGet, "/v1/acl/tokens", nil, &all))
-	for _, t := range all {
-		if strings.HasPrefix(t.Description, "keyturn "+c.name+" v") {
-			made = append(made, t)
-			c.secrets = append(c.secrets, t.SecretID)
-		}
+	made := c.dc.Tokens(c.t, "keyturn "+c.name+" v")
+	for _, t := range made {
+		c.secrets = append(c.secrets, t.SecretID)
 	}
 	return made
 }

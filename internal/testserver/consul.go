@@ -20,6 +20,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/keyturn/keyturn/internal/secret"
 )
 
 // A Consul is a datacenter of real Consul servers with ACLs, on loopback. They speak TLS
@@ -82,13 +84,6 @@ func (s *SharedConsul) Stop() error {
 	return os.RemoveAll(s.consul.dir)
 }
 
-// consulUUID returns a random UUID.
-func consulUUID() string {
-	b := make([]byte, 16)
-	rand.Read(b)
-	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
-}
-
 func (c *Consul) start(ctx context.Context, servers int) (err error) {
 	if c.program, err = BuildTool(ctx, "tools/consul", "github.com/hashicorp/consul"); err != nil {
 		return err
@@ -104,7 +99,7 @@ func (c *Consul) start(ctx context.Context, servers int) (err error) {
 	}
 	gossip := make([]byte, 32)
 	rand.Read(gossip)
-	c.management = consulUUID()
+	c.management = string(secret.GenerateUUID().Reveal())
 	var join []string
 	for i := range servers {
 		s := &consulServer{dir: filepath.Join(c.dir, fmt.Sprintf("server%d", i+1))}
@@ -183,12 +178,46 @@ func (c *Consul) await(ctx context.Context, i int) error {
 	}
 }
 
+// A ConsulToken is what Consul knows of one.
+type ConsulToken struct{ AccessorID, SecretID, Description string }
+
+// Put asks the first server as the management token to keep something.
+func (c *Consul) Put(t testing.TB, path string, in any) (made ConsulToken) {
+	t.Helper()
+	if err := c.Call(context.Background(), http.MethodPut, path, in, &made); err != nil {
+		t.Fatal(err)
+	}
+	return made
+}
+
+// Policy makes a policy, and returns what links a token with it.
+func (c *Consul) Policy(t testing.TB, name, rules string) []map[string]string {
+	t.Helper()
+	c.Put(t, "/v1/acl/policy", map[string]string{"Name": name, "Rules": rules})
+	return []map[string]string{{"Name": name}}
+}
+
+// Tokens returns those whose description begins so.
+func (c *Consul) Tokens(t testing.TB, description string) (out []ConsulToken) {
+	t.Helper()
+	var all []ConsulToken
+	if err := c.Call(context.Background(), http.MethodGet, "/v1/acl/tokens", nil, &all); err != nil {
+		t.Fatal(err)
+	}
+	for _, token := range all {
+		if strings.HasPrefix(token.Description, description) {
+			out = append(out, token)
+		}
+	}
+	return out
+}
+
 // Known waits until every server knows a token.
-func (c *Consul) Known(t testing.TB, secret string) {
+func (c *Consul) Known(t testing.TB, value string) {
 	t.Helper()
 	for i := range c.servers {
 		for end := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
-			err := c.callAs(context.Background(), i, secret, http.MethodGet, "/v1/acl/token/self?stale", nil, nil)
+			err := c.callAs(context.Background(), i, value, http.MethodGet, "/v1/acl/token/self?stale", nil, nil)
 			if err == nil {
 				break
 			}
@@ -240,9 +269,6 @@ func (c *Consul) CAFile() string { return filepath.Join(c.dir, "ca.pem") }
 
 // CA is the authority's certificate.
 func (c *Consul) CA() []byte { return c.authority.PEM }
-
-// Management is the SecretID of a token that may do everything.
-func (c *Consul) Management() string { return c.management }
 
 // LogFile is the path of a server's log, at debug.
 func (c *Consul) LogFile(i int) string { return filepath.Join(c.servers[i].dir, "log") }

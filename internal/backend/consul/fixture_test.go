@@ -1,11 +1,8 @@
 package consul_test
 
 import (
-	"context"
 	"fmt"
-	"net/http"
 	"os"
-	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -37,10 +34,9 @@ func newFixture(t testing.TB, dc *testserver.Consul) *fixture {
 	t.Helper()
 	f := &fixture{t: t, dc: dc, name: fmt.Sprintf("orders%d", serial.Add(1))}
 	f.policy, f.role = f.name+"-kv", f.name+"-role"
-	f.put("/v1/acl/policy", map[string]string{"Name": f.policy, "Rules": fmt.Sprintf("key_prefix %q { policy = \"write\" }", f.name+"/")}, nil)
-	f.put("/v1/acl/role", map[string]any{"Name": f.role, "Policies": []map[string]string{{"Name": f.policy}}}, nil)
-	f.put("/v1/acl/policy", map[string]string{"Name": f.name + "-admin", "Rules": `acl = "write"`}, nil)
-	f.admin = f.token(map[string]any{"Description": "keyturn's own", "Policies": links(f.name + "-admin")}).SecretID
+	dc.Policy(t, f.policy, fmt.Sprintf("key_prefix %q { policy = \"write\" }", f.name+"/"))
+	dc.Put(t, "/v1/acl/role", map[string]any{"Name": f.role, "Policies": links(f.policy)})
+	f.admin = f.token(map[string]any{"Description": "keyturn's own", "Policies": dc.Policy(t, f.name+"-admin", `acl = "write"`)}).SecretID
 	dc.Known(t, f.admin)
 	return f
 }
@@ -52,11 +48,6 @@ func links(names ...string) (out []map[string]string) {
 	return out
 }
 
-func (f *fixture) put(path string, in, out any) {
-	f.t.Helper()
-	f.must(f.dc.Call(context.Background(), http.MethodPut, path, in, out))
-}
-
 func (f *fixture) must(err error) {
 	f.t.Helper()
 	if err != nil {
@@ -64,26 +55,10 @@ func (f *fixture) must(err error) {
 	}
 }
 
-// A token is one that Consul has.
-type token struct{ AccessorID, SecretID, Description string }
-
-func (f *fixture) token(of map[string]any) (made token) {
+// token makes a token.
+func (f *fixture) token(of map[string]any) testserver.ConsulToken {
 	f.t.Helper()
-	f.put("/v1/acl/token", of, &made)
-	return made
-}
-
-// tokens lists those of a description that begins with the credential's.
-func (f *fixture) tokens() (out []token) {
-	f.t.Helper()
-	var all []token
-	f.must(f.dc.Call(context.Background(), http.MethodGet, "/v1/acl/tokens", nil, &all))
-	for _, t := range all {
-		if strings.HasPrefix(t.Description, "keyturn "+f.name+" ") {
-			out = append(out, t)
-		}
-	}
-	return out
+	return f.dc.Put(f.t, "/v1/acl/token", of)
 }
 
 func (f *fixture) settings() consul.Settings {

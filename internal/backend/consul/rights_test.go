@@ -33,11 +33,11 @@ func TestCopiedRights(t *testing.T) {
 	f.must(err)
 	f.must(b.Arm(t.Context(), two, m, time.Time{}))
 	f.must(b.Compare(t.Context(), two, one))
-	if made := f.tokens(); len(made) != 1 || made[0].Description != "keyturn "+f.name+" v2" || made[0].AccessorID != two.Identity {
+	if made := f.dc.Tokens(t, "keyturn "+f.name+" "); len(made) != 1 || made[0].Description != "keyturn "+f.name+" v2" || made[0].AccessorID != two.Identity {
 		t.Errorf("Consul has %+v, want the one token of version 2", made)
 	}
 	// What is linked otherwise afterwards is told apart.
-	f.put("/v1/acl/token/"+old.AccessorID, map[string]any{"AccessorID": old.AccessorID, "Description": "orders, by hand", "Policies": links(f.policy)}, nil)
+	f.dc.Put(t, "/v1/acl/token/"+old.AccessorID, map[string]any{"AccessorID": old.AccessorID, "Description": "orders, by hand", "Policies": links(f.policy)})
 	err = b.Compare(t.Context(), two, one)
 	if err == nil || !strings.Contains(err.Error(), "+ role "+f.role) || !strings.Contains(err.Error(), "+ template builtin/service of "+f.name+"-web") {
 		t.Errorf("Compare = %v, want what the old one lacks", err)
@@ -57,9 +57,7 @@ func TestRefusals(t *testing.T) {
 	f.must(err)
 	later := f.token(map[string]any{"AccessorID": seven.Identity, "Description": "keyturn " + f.name + " v7", "Policies": links(f.policy)})
 	all := f.token(map[string]any{"Description": "too much", "Policies": links("global-management")})
-	reader := f.name + "-reader"
-	f.put("/v1/acl/policy", map[string]string{"Name": reader, "Rules": `acl = "read"`}, nil)
-	readOnly := f.token(map[string]any{"Description": "reads", "Policies": links(reader)})
+	readOnly := f.token(map[string]any{"Description": "reads", "Policies": f.dc.Policy(t, f.name+"-reader", `acl = "read"`)})
 	adopts := func(accessor string, change ...func(*consul.Settings)) error {
 		b := f.backend(append(change, func(s *consul.Settings) { s.Adopt = accessor })...)
 		_, err := b.Adopt(t.Context(), f.version(1, rotation.Current))
