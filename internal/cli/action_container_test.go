@@ -14,6 +14,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/keyturn/keyturn/internal/testserver"
 )
 
 const actionImage = "keyturn-stack:action"
@@ -328,6 +330,13 @@ func TestActionImage(t *testing.T) {
 		t.Errorf("the image is %+v, want less than 25 MB and the program alone", images[0])
 	}
 	t.Logf("the image has %.1f MB", float64(images[0].Size)/1e6)
+	program, err := testserver.BuildGo(ctx, "./cmd/keyturn")
+	k.must(err)
+	code, err := os.ReadFile(program)
+	k.must(err)
+	if bytes.Contains(code, []byte("text/template.(*state).evalField")) {
+		t.Error("text/template is executed somewhere in the program: the linker keeps every method of every type, for several MB (docs/design/decisions.md)")
+	}
 	out, err = k.docker(ctx, "run", "--rm", "--network", "none", actionImage, "version").CombinedOutput()
 	if err != nil || !strings.HasPrefix(string(out), "keyturn v9.8.7 (go") {
 		t.Errorf("docker run version: %v: %s", err, out)

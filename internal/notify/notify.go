@@ -9,14 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"log"
 	"strings"
-	"time"
-
-	"github.com/nicholas-fedor/shoutrrr"
-	"github.com/nicholas-fedor/shoutrrr/pkg/router"
-	"github.com/nicholas-fedor/shoutrrr/pkg/types"
 
 	"github.com/keyturn/keyturn/internal/secret"
 )
@@ -78,28 +71,16 @@ var (
 
 // Send sends a notice by a Shoutrrr URL, until ctx ends.
 func Send(ctx context.Context, url secret.Value, n Notice) error {
-	way, err := shoutrrr.NewSender(log.New(io.Discard, "", 0), strings.TrimSpace(string(url.Reveal())))
+	send, err := find(strings.TrimSpace(string(url.Reveal())))
 	if err != nil {
 		return ErrURL
 	}
-	if end, ok := ctx.Deadline(); ok {
-		way.Timeout = max(time.Until(end), time.Millisecond)
-	}
-	title := types.Params{"title": n.Title}
-	sent := make(chan []error, 1)
-	go func() { sent <- way.Send(n.String(), &title) }()
-	select {
-	case <-ctx.Done():
+	err = send(ctx, n.Title, n.String())
+	if ctx.Err() != nil && err != nil {
 		return ctx.Err()
-	case errs := <-sent:
-		for _, err := range errs {
-			if errors.Is(err, router.ErrServiceTimeout) {
-				return context.DeadlineExceeded
-			}
-			if err != nil {
-				return ErrSent
-			}
-		}
+	}
+	if err != nil {
+		return ErrSent
 	}
 	return nil
 }

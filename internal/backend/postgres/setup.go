@@ -3,7 +3,6 @@ package postgres
 import (
 	"embed"
 	"strings"
-	"text/template"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -32,28 +31,36 @@ type SetupInfo struct {
 func Setup(s Settings, info SetupInfo) string {
 	s = s.withDefaults()
 	admin, _ := parseURL(s.Admin)
-	t := template.Must(template.New("setup.sql").Funcs(template.FuncMap{
-		"ident": func(n string) string { return pgx.Identifier{n}.Sanitize() },
-		"lit":   literal,
-		"array": func(names []string) string {
-			quoted := make([]string, len(names))
-			for i, n := range names {
-				quoted[i] = literal(n)
+	texts := map[string]string{}
+	for _, name := range []string{"setup.sql", "functions.sql"} {
+		text, _ := setupSQL.ReadFile(name)
+		texts[name] = string(text)
+	}
+	t, err := parseTemplates(texts, map[string]func(any) any{
+		"ident": func(v any) any { return pgx.Identifier{v.(string)}.Sanitize() },
+		"lit":   func(v any) any { return literal(v.(string)) },
+		"not":   func(v any) any { return v == false },
+		"array": func(v any) any {
+			var quoted []string
+			for _, name := range v.([]string) {
+				quoted = append(quoted, literal(name))
 			}
 			return "ARRAY[" + strings.Join(quoted, ", ") + "]::text[]"
 		},
-	}).ParseFS(setupSQL, "*.sql"))
-	var out strings.Builder
-	err := t.Execute(&out, map[string]any{
-		"Role": s.Role, "Logins": s.Logins, "Schema": s.Schema, "Owner": s.owner(), "Credential": info.Credential, "Single": s.single(), "CreateRole": s.Rights == byCreateRole,
-		"Security": map[string]string{byFunctions: "SECURITY DEFINER", byCreateRole: "SECURITY INVOKER"}[s.Rights],
-		"Admin":    admin.user, "Database": admin.database, "Version": functionsVersion,
-		"Managed": pgx.Identifier{s.Schema, "managed"}.Sanitize(), "SetRole": "role=" + s.Role, "Silenced": strings.Join(silenced, ", "),
 	})
+	var out string
+	if err == nil {
+		out, err = t.execute("setup.sql", map[string]any{
+			"Role": s.Role, "Logins": s.Logins, "Schema": s.Schema, "Owner": s.owner(), "Credential": info.Credential, "Single": s.single(), "CreateRole": s.Rights == byCreateRole,
+			"Security": map[string]string{byFunctions: "SECURITY DEFINER", byCreateRole: "SECURITY INVOKER"}[s.Rights],
+			"Admin":    admin.user, "Database": admin.database, "Version": functionsVersion,
+			"Managed": pgx.Identifier{s.Schema, "managed"}.Sanitize(), "SetRole": "role=" + s.Role, "Silenced": strings.Join(silenced, ", "),
+		})
+	}
 	if err != nil { // only a broken template, which every test would show
 		panic("postgres: setup.sql: " + err.Error())
 	}
-	return out.String()
+	return out
 }
 
 // literal quotes a string as SQL, whatever standard_conforming_strings says.
