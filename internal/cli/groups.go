@@ -68,19 +68,7 @@ func (w *wiring) partition(ledger *rotation.Ledger, names []string) [][]string {
 		}
 		groups = append(groups, group)
 	}
-	// The administrator's own credential comes last: what it rotates is done by then.
-	slices.SortStableFunc(groups, func(a, b []string) int { return w.ownOf(a) - w.ownOf(b) })
-	return groups
-}
-
-// ownOf is 1 for a group with a credential that is its own administrator's.
-func (w *wiring) ownOf(group []string) int {
-	for _, c := range w.cfg.Credentials {
-		if own, ok := c.Settings.(interface{ Own() bool }); ok && own.Own() && slices.Contains(group, c.Name) {
-			return 1
-		}
-	}
-	return 0
+	return w.inOrder(groups)
 }
 
 func namesOf(cfg *config.Config) []string {
@@ -225,8 +213,10 @@ func (w *wiring) do(ctx context.Context, phase rotation.Phase, group []string, f
 	for _, p := range standards {
 		procs = append(procs, p)
 	}
-	if sum, waits, err := w.closedWindow(ctx, phase, group, f); waits || err != nil {
-		return sum, err
+	for _, mustWait := range []func(context.Context, rotation.Phase, []string, phaseFlags) (rotation.Summary, bool, error){w.closedWindow, w.behind} {
+		if sum, waits, err := mustWait(ctx, phase, group, f); waits || err != nil {
+			return sum, err
+		}
 	}
 	if err := w.allowed(ctx, phase, group, f); err != nil {
 		return rotation.Summary{Phase: phase}, err

@@ -50,11 +50,11 @@ func (a *app) plan(ctx context.Context, names []string, f phaseFlags, phase rota
 	if err != nil {
 		return err
 	}
-	plans, failed := w.plans(ctx, groups, phase)
 	ledger, err := w.ledger(ctx)
 	if err != nil {
 		return err
 	}
+	plans, failed := w.plans(ctx, ledger, groups, phase)
 	var lost []string
 	if all || f.due {
 		lost = strays(w.cfg, ledger)
@@ -77,7 +77,7 @@ func (a *app) plan(ctx context.Context, names []string, f phaseFlags, phase rota
 }
 
 // plans makes the plan of every group that can have one.
-func (w *wiring) plans(ctx context.Context, groups [][]string, phase rotation.Phase) ([]rotation.Plan, error) {
+func (w *wiring) plans(ctx context.Context, ledger *rotation.Ledger, groups [][]string, phase rotation.Phase) ([]rotation.Plan, error) {
 	plans := []rotation.Plan{}
 	var failed []error
 	for _, group := range groups {
@@ -89,6 +89,9 @@ func (w *wiring) plans(ctx context.Context, groups [][]string, phase rotation.Ph
 		p, err := w.engine.Plan(ctx, phase, batch...)
 		if err != nil {
 			return nil, err // of the journal
+		}
+		if phase == anyPhase || phase == rotation.Prepare {
+			p.Blocked = append(p.Blocked, w.ahead(ledger, group)...)
 		}
 		plans = append(plans, p)
 	}

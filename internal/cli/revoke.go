@@ -128,9 +128,8 @@ func (a *app) revoke(ctx context.Context, names []string, f revokeFlags) error {
 	}
 	var all []revocation
 	begun := a.Now()
-	for _, own := range []int{0, 1} { // what the others are rotated with comes last
-		part := slices.DeleteFunc(slices.Clone(groups), func(g []string) bool { return w.ownOf(g) != own })
-		all = append(all, a.revokeGroups(ctx, part, f)...)
+	for _, wave := range w.waves(groups) {
+		all = append(all, a.revokeGroups(ctx, wave, f)...)
 	}
 	a.incident(ctx, w, begun, all, f)
 	var lines []string

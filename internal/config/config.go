@@ -85,6 +85,13 @@ type Credential struct {
 	Allow     *Allows
 	Windows   []Window      // in which a cutover may begin; none: always
 	Jitter    time.Duration // by how much it may be due earlier
+	After     []string      // credentials that this one needs, and that are rotated before it
+}
+
+// Own reports whether the credential is the one that Keyturn itself logs in with.
+func (c Credential) Own() bool {
+	s, ok := c.Settings.(interface{ Own() bool })
+	return ok && s.Own()
 }
 
 // Stack says which stack the services belong to.

@@ -34,6 +34,7 @@ type entry struct {
 	Allow     *Allows           `yaml:"allow"`
 	Windows   []string          `yaml:"windows"`
 	Jitter    *time.Duration    `yaml:"jitter"`
+	After     []string          `yaml:"after"`
 }
 
 // laterBackends are planned and not built.
@@ -41,7 +42,7 @@ var laterBackends = []string{"kafka", "vault", "certificate"}
 
 // NotBuilt names keys of later releases.
 func (*entry) NotBuilt() []string {
-	return []string{"after", "notify", "store", "stores"}
+	return []string{"notify", "store", "stores"}
 }
 
 var credentialName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]*[a-z0-9])?$`)

@@ -70,7 +70,7 @@ func (c *Config) full(cred Credential) (*yaml.Node, error) {
 	}
 	e := entry{Through: cred.Through, Stack: cred.Stack, Render: cred.Render, Secrets: cred.Secrets, Every: &cred.Every, Overlap: &cred.Overlap,
 		Grace: &cred.Grace, Bound: &cred.Bound, MinAge: &cred.MinAge, Expiry: expiry, Mounts: cred.Mounts, Rollout: cred.Rollout,
-		AcceptGap: cred.AcceptGap, Ignore: cred.Ignore, Restart: cred.Restart, Approve: cred.Approve, Allow: cred.Allow, Jitter: &cred.Jitter}
+		AcceptGap: cred.AcceptGap, Ignore: cred.Ignore, Restart: cred.Restart, Approve: cred.Approve, Allow: cred.Allow, Jitter: &cred.Jitter, After: cred.After}
 	for _, w := range cred.Windows {
 		e.Windows = append(e.Windows, w.Text)
 	}

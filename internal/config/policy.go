@@ -41,7 +41,7 @@ func pace(settings any) (every, overlap time.Duration) {
 
 // fill sets the values and defaults of a credential, and checks what belongs together.
 func (p *parser) fill(c *Credential, e entry, n *yaml.Node, key string) {
-	c.Render, c.Secrets, c.AcceptGap, c.Ignore, c.Restart, c.Stack, c.Approve, c.Allow = e.Render, e.Secrets, e.AcceptGap, e.Ignore, e.Restart, e.Stack, e.Approve, e.Allow
+	c.Render, c.Secrets, c.AcceptGap, c.Ignore, c.Restart, c.Stack, c.Approve, c.Allow, c.After = e.Render, e.Secrets, e.AcceptGap, e.Ignore, e.Restart, e.Stack, e.Approve, e.Allow, e.After
 	every, overlap := pace(c.Settings)
 	c.Every, c.Overlap, c.Bound = or(e.Every, every), or(e.Overlap, overlap), or(e.Bound, defaultBound)
 	c.Grace, c.MinAge, c.Jitter = or(e.Grace, c.Overlap), or(e.MinAge, c.Overlap), or(e.Jitter, 0)

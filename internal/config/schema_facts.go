@@ -145,6 +145,7 @@ var facts = map[string]fact{
 	"Allow.workflows":    {"The workflows.", object{"items": object{"type": "string", "pattern": workflowPath.String()}}},
 	"Allow.environments": {"The environments of the job, by what GitHub signed.", object{"items": object{"type": "string", "minLength": 1}}},
 	"Allow.verified":     {"Whether GitHub must have signed who it is.", object{"default": false}},
+	"entry.after":        {"The credentials that this one needs, by name: their rotations come first.", object{"uniqueItems": true}},
 	"entry.windows":      {"When a cutover may begin, in UTC; by default always.", object{"items": object{"type": "string", "pattern": windowForm.String()}}},
 	"entry.jitter":       {"By how much it may be due earlier, so that not everything is at once.", lasts(0)},
 	"entry.approve":      {"Which phases need people, and which people.", nil},
