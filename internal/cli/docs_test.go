@@ -340,3 +340,19 @@ func TestNamedTestsExist(t *testing.T) {
 		}
 	}
 }
+
+// TestTableOfBackends has every backend stand in the table that the contract tests
+// write.
+func TestTableOfBackends(t *testing.T) {
+	t.Parallel()
+	table := page(t, "docs/backends/README.md")
+	backends, err := filepath.Glob("../backend/*")
+	if err != nil || len(backends) == 0 {
+		t.Fatalf("no backend is found: %v", err)
+	}
+	for _, dir := range backends {
+		if of := filepath.Base(dir) + ".md"; !strings.Contains(table, "]("+of) {
+			t.Errorf("docs/backends/README.md has no line for %s", of)
+		}
+	}
+}

@@ -27,8 +27,10 @@ func TestContract(t *testing.T) {
 				return rotationtest.Setup{
 					Backend:    f.backend(),
 					Credential: f.name,
-					Login:      consul.Login,
-					Patience:   time.Minute,
+					Claims: &rotationtest.Claims{Kind: "Consul: ACL tokens", Page: "consul.md",
+						Dead: "no server lists it, and every server and agent that is asked says `ACL not found`"},
+					Login:    consul.Login,
+					Patience: time.Minute,
 					Break: map[string]func(*testing.T) func(){
 						"stopped": func(t *testing.T) func() {
 							for i := range most {

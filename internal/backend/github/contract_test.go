@@ -26,7 +26,9 @@ func TestContract(t *testing.T) {
 		return rotationtest.Setup{
 			Backend:    f.backend(),
 			Credential: credential,
-			Login:      github.Login,
+			Claims: &rotationtest.Claims{Kind: "GitHub: deploy keys", Page: "github.md#deploy-keys",
+				Dead: "it is not on the list of keys, and the ssh server was offered it and refused it"},
+			Login: github.Login,
 			Break: map[string]func(*testing.T) func(){
 				"down": broken("closed", func(*http.Request) *githubfake.Fault { return &githubfake.Fault{Status: http.StatusBadGateway} }),
 				"cut":  broken("closed", func(*http.Request) *githubfake.Fault { return &githubfake.Fault{Lose: true} }),

@@ -135,6 +135,8 @@ func TestHookContract(t *testing.T) {
 			}
 		}
 		return rotationtest.Setup{Backend: f.hooks(), Credential: credential, Login: github.Login, Break: breaks,
+			Claims: &rotationtest.Claims{Kind: "GitHub: webhook secrets", Page: "github.md#webhook-secrets",
+				Dead: "its webhook is gone, and the receiver refuses what is signed with it"},
 			Changes: func(*testing.T) string { return fmt.Sprint(f.gh.Hooks()) }}
 	})
 }

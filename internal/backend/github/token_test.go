@@ -66,6 +66,7 @@ func TestTokenContract(t *testing.T) {
 	rotationtest.Contract(t, func(t *testing.T) rotationtest.Setup {
 		f, _ := newTokens(t)
 		return rotationtest.Setup{Backend: f.tokens(), Credential: credential, Login: github.Login, Break: f.breaks(),
+			Claims:  &rotationtest.Claims{Kind: "GitHub: installation tokens", Page: "github.md#tokens-for-services", Dead: "its hour is over, and GitHub answers 401"},
 			Changes: func(*testing.T) string { return fmt.Sprint(f.gh.LiveTokens()) }}
 	})
 }

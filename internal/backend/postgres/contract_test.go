@@ -16,7 +16,10 @@ func TestContract(t *testing.T) {
 	rotationtest.Contract(t, func(t *testing.T) rotationtest.Setup {
 		f := newFixture(t, testserver.NewPostgres(t, testserver.PostgresOptions{}))
 		f.setup()
-		return f.contract(f.backend(func(o *postgres.Options) { o.Patience = 3 * time.Second }))
+		setup := f.contract(f.backend(func(o *postgres.Options) { o.Patience = 3 * time.Second }))
+		setup.Claims = &rotationtest.Claims{Kind: "PostgreSQL: logins in turn", Page: "postgres.md",
+			Dead: "disarmed three ways and without a session in the administrator's view, `28P01` on the primary, every replica and through the pooler"}
+		return setup
 	})
 }
 

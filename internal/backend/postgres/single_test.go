@@ -56,6 +56,8 @@ func TestContractSingle(t *testing.T) {
 		f.options.Patience = 3 * time.Second
 		setup := f.contract(f.single())
 		delete(setup.Break, "paused") // is TestContract's
+		setup.Claims = &rotationtest.Claims{Kind: "PostgreSQL: one login", Page: "postgres.md#one-login-that-cannot-be-two",
+			Dead: "another verifier is stored, `28P01` on the primary, every replica and through the pooler"}
 		return setup
 	})
 }

@@ -15,6 +15,10 @@ type Setup struct {
 	Backend    rotation.Backend
 	Credential string
 
+	// Claims has what it says of itself held against docs/backends/README.md. Nil: it is
+	// a variant of another, and has no line there.
+	Claims *Claims
+
 	// Login tries a version's material as a service would, at every endpoint.
 	Login rotation.Login
 
@@ -39,7 +43,7 @@ type Setup struct {
 func Contract(t *testing.T, open func(t *testing.T) Setup) {
 	for name, part := range map[string]func(*testing.T, *contract){
 		"the whole life, twice": wholeLife, "identify reads only": identifies, "arming again": armsAgain,
-		"ending what is not there": endsNothing, "expiry": expires, "sessions": sessions, "no answer is unknown": broken,
+		"ending what is not there": endsNothing, "expiry": expires, "sessions": sessions, "no answer is unknown": broken, "what it claims": claims,
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := open(t)
