@@ -145,6 +145,9 @@ func appendRaw(b []byte, raw json.RawMessage) ([]byte, error) {
 	if raw == nil {
 		return append(b, "null"...), nil
 	}
+	if isPlain(raw) {
+		return append(b, raw...), nil
+	}
 	d := json.NewDecoder(bytes.NewReader(raw))
 	d.UseNumber()
 	var v any
@@ -152,6 +155,20 @@ func appendRaw(b []byte, raw json.RawMessage) ([]byte, error) {
 		return nil, errors.New("is not JSON")
 	}
 	return appendValue(b, v)
+}
+
+// isPlain reports whether a value is in canonical form as it stands, of those of which that
+// is seen at once: most are, and a decoder of its own is a kilobyte for each.
+func isPlain(raw json.RawMessage) bool {
+	switch text := string(raw); {
+	case text == "true" || text == "false" || text == "null":
+		return true
+	case len(text) >= 2 && text[0] == '"' && text[len(text)-1] == '"':
+		return !strings.ContainsFunc(text[1:len(text)-1], func(r rune) bool { return r < 0x20 || r > 0x7e || r == '"' || r == '\\' })
+	case text != "" && text[0] >= '1' && text[0] <= '9':
+		return len(text) <= 15 && strings.Trim(text, "0123456789") == ""
+	}
+	return string(raw) == "0"
 }
 
 func appendValue(b []byte, v any) ([]byte, error) {
