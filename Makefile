@@ -1,8 +1,9 @@
 # make demo    watch a credential being rotated under load, beside the script people use today
 #              (DUAL=1: with the old and the new one mounted from prepare to cutover)
-# make test    every test, with real servers; installs what is missing (.ci/install)
+# make test    every test but the long ones below, with real servers; installs what is missing (.ci/install)
 # make servers the test servers and tools that are built from source, into the user's cache
 # make crash   the long crash matrix: killed at every point; and the action in containers, on GitHub
+# make journeys  whole ways on a real Swarm: by ssh, by TLS, through the overlay, as a workflow
 # make faults  the table of docs/design/faults.md: what fails around a rotation, and what comes of it
 # make bench   the benchmarks behind docs/benchmarks.md
 # make race    the core under the race detector
@@ -17,7 +18,7 @@ export GO
 LINT_BIN := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/keyturn/lint/$(shell sha256sum tools/lint/go.sum | cut -c1-12)
 WORKFLOWS := $(filter-out %/cronjob.yml,$(wildcard .github/workflows/*.yml workflows-examples/*.yml))
 
-.PHONY: demo servers test crash faults soak bench race lint build image rootfs install
+.PHONY: demo servers test journeys crash faults soak bench race lint build image rootfs install
 
 # The version is what Git says: of a commit that is tagged as a release, the tag.
 KEYTURN_VERSION ?= $(shell git describe --tags --match 'v[0-9]*' --dirty 2>/dev/null)
@@ -63,8 +64,13 @@ faults: install
 		-run "FaultMatrix|Failover|EngineRestarts|LeaderIsKilled|NodeIsCutOff|CannotAnswer|SwarmUn|ValidationFails|Outage|WithoutGitHub|Cancel|BetweenPhases|ReleaseAmid|FullDisk|ClocksThatDiffer|Limits" \
 		./internal/rotation ./internal/cli ./internal/target/... ./internal/journal/... ./internal/githubapp
 
+# Those that say journey(t).
+JOURNEYS = $(shell grep -h -B1 'journey(t)$$' internal/cli/*_test.go | sed -n 's/^func \(Test[A-Za-z]*\).*/\1/p' | paste -sd '|')
+journeys: servers
+	KEYTURN_JOURNEYS=all $(STATIC) test -trimpath -exec $(CURDIR)/.ci/as-root -count=1 -timeout 60m -parallel 4 -run "^($(JOURNEYS))$$" ./internal/cli
+
 crash: servers
-	KEYTURN_CRASH=all $(STATIC) test -trimpath -exec $(CURDIR)/.ci/as-root -count=1 -timeout 150m -run "Crash|OnGitHub|GitHubJournal|Propose|Webhook" ./...
+	KEYTURN_CRASH=all KEYTURN_JOURNEYS=all $(STATIC) test -trimpath -exec $(CURDIR)/.ci/as-root -count=1 -timeout 150m -run "Crash|OnGitHub|GitHubJournal|Propose|Webhook" ./...
 
 # How long the soak is; 200 rotations take an hour or two.
 SOAK ?= 200

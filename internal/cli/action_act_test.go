@@ -159,6 +159,7 @@ func (k *stack) killAction(credential string) {
 // containers of its own; what they share is the folder of the journal, the Swarm and
 // the database. The action is killed in one of them, and the workflow run again.
 func TestActionInWorkflow(t *testing.T) {
+	journey(t)
 	t.Parallel()
 	k := newStack(t, servers.postgres.Get(t), []string{"overlap: 1h"})
 	k.buildAction()

@@ -129,6 +129,7 @@ func (c *consulShop) tokens() []testserver.ConsulToken {
 // TestConsulOnSwarm rotates a token twice, phase by phase and in one go, under load, and once
 // back: no request fails, the old token is refused, and no value is seen anywhere.
 func TestConsulOnSwarm(t *testing.T) {
+	journey(t)
 	t.Parallel()
 	c := newConsulShop(t, testserver.NewConsul(t, 3))
 	k := c.onSwarm()

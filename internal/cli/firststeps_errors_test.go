@@ -126,6 +126,7 @@ func TestFirstStepsErrors(t *testing.T) {
 // TestFirstStepsAsJSON reads what doctor, plan and init say as JSON, and what init
 // writes beside the configuration; and it holds docs/output.md to what all commands print.
 func TestFirstStepsAsJSON(t *testing.T) {
+	journey(t)
 	t.Parallel()
 	w := newWorkspace(t, servers.postgres.Get(t), fromFile)
 	w.takeOver()

@@ -66,6 +66,7 @@ func (m *team) checkout() {
 // the merge, and deployed from the edited file, which changes nothing. Hard
 // problems 36, 37, 54 and 55.
 func TestPropose(t *testing.T) {
+	journey(t)
 	t.Parallel()
 	m := newTeam(t)
 	gh := m.f.gh

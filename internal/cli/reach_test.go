@@ -63,6 +63,7 @@ func (k *stack) overTLS() {
 // the request that moves the service: the run goes on by itself, or stops at unknown
 // and goes on when it is run again. No login fails, and the key is seen nowhere.
 func TestSwarmOverSSH(t *testing.T) {
+	journey(t)
 	t.Parallel()
 	k := newStack(t, servers.postgres.Get(t), nil)
 	sshd := k.overSSH()
@@ -106,6 +107,7 @@ func TestSwarmOverSSH(t *testing.T) {
 
 // TestSwarmOverTLS rotates twice under load over TLS with a client certificate.
 func TestSwarmOverTLS(t *testing.T) {
+	journey(t)
 	t.Parallel()
 	k := newStack(t, servers.postgres.Get(t), nil, replicas(1))
 	k.overTLS()

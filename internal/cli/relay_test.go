@@ -111,6 +111,7 @@ func (k *stack) relays() (services []string, running int) {
 // TestThroughSwarm rotates twice where only the overlay network reaches the
 // database, one of the rotations killed in the middle: no login fails, and no relay is left.
 func TestThroughSwarm(t *testing.T) {
+	journey(t)
 	t.Parallel()
 	o := newOverlaid(t, map[string]string{"log_statement": "all", "log_min_duration_statement": "0"})
 	k := o.newStack(t)
@@ -160,6 +161,7 @@ func (k *stack) noRelay() {
 // that hold one, the second while the database does not answer: they end soon, no
 // relay is left, and the next run goes on.
 func TestThroughSwarmErrors(t *testing.T) {
+	journey(t)
 	t.Parallel()
 	o := newOverlaid(t, nil)
 	aside := (&stack{shop: &shop{t: t}, client: stackEngine(t).Client()}).overlay(o.name + "-aside")

@@ -113,6 +113,7 @@ func (p *socketProxy) seen() (calls map[string]int, denied []string) {
 // counts: the calls are those of the page, each of them, and none is refused. What
 // is not in the page is refused by the proxy, and Keyturn says so.
 func TestSocketProxy(t *testing.T) {
+	journey(t)
 	t.Parallel()
 	o := newOverlaid(t, nil)
 	k := o.newStack(t)

@@ -30,6 +30,14 @@ var (
 	errImages   error
 )
 
+// journey leaves a whole way on a Swarm, which takes minutes, to make journeys.
+func journey(t *testing.T) {
+	t.Helper()
+	if os.Getenv("KEYTURN_JOURNEYS") != "all" {
+		t.Skip("it is long: make journeys")
+	}
+}
+
 // stackEngine returns the Swarm that the tests share, with the images there.
 func stackEngine(t testing.TB) *testserver.Engine {
 	t.Helper()

@@ -109,6 +109,7 @@ func (k *stack) alsoReads(other *stack) {
 // TestSwarmTwoCredentials rotates two credentials of one service as one batch:
 // one update replaces each task once, and both ways are taken together.
 func TestSwarmTwoCredentials(t *testing.T) {
+	journey(t)
 	t.Parallel()
 	pg := servers.postgres.Get(t)
 	k, other := newStack(t, pg, []string{"overlap: 1h"}), newStack(t, pg, []string{"overlap: 1h"})

@@ -127,6 +127,7 @@ func (k *stack) inspected() map[string]string {
 // TestSwarmCanary rotates twice, with everything that logs turned on, and looks
 // for the values that were made wherever one could have got to.
 func TestSwarmCanary(t *testing.T) {
+	journey(t)
 	t.Parallel()
 	pg := testserver.NewPostgres(t, testserver.PostgresOptions{Settings: map[string]string{
 		"log_statement": "all", "log_min_duration_statement": "0", "log_parameter_max_length": "-1"}})

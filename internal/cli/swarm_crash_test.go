@@ -169,6 +169,7 @@ func everyPoint(t *testing.T, mounts string) [][]string {
 
 // TestSwarmCrashInUndo kills the way back, too.
 func TestSwarmCrashInUndo(t *testing.T) {
+	journey(t)
 	t.Parallel()
 	k := newStack(t, servers.postgres.Get(t), []string{"overlap: 1h"})
 	k.ok("adopt", k.name)

@@ -45,6 +45,7 @@ func TestSwarmRollback(t *testing.T) {
 // waits, the expiry of the old login is put off and that is said, and no login
 // fails, however long it takes until the right file is deployed.
 func TestSwarmOldStackFile(t *testing.T) {
+	journey(t)
 	t.Parallel()
 	const life = 30 * time.Second // overlap and grace
 	k := newStack(t, servers.postgres.Get(t), []string{"overlap: 2s", "grace: 28s"})
@@ -84,6 +85,7 @@ func TestSwarmOldStackFile(t *testing.T) {
 // cutover, which takes the pending mount away: it is there again before the
 // tasks are moved.
 func TestSwarmStrippedMount(t *testing.T) {
+	journey(t)
 	t.Parallel()
 	k := newStack(t, servers.postgres.Get(t), []string{"mounts: dual"})
 	was := k.inspect().Spec

@@ -219,6 +219,7 @@ func TestSwarmValidationFails(t *testing.T) {
 // TestSwarmWrongNetwork validates where the services cannot reach the database,
 // though the administrator can: that is rolled back, and no task is restarted.
 func TestSwarmWrongNetwork(t *testing.T) {
+	journey(t)
 	t.Parallel()
 	k := newStack(t, servers.postgres.Get(t), []string{"rollout: {monitor: 1s, health-timeout: 40s, timeout: 90s}"})
 	k.ok("adopt", k.name)

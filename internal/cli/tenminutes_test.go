@@ -24,6 +24,7 @@ func TestTenMinutes(t *testing.T) {
 // TestTenMinutesElsewhere does the same from a network namespace that has nothing but
 // the port of an ssh server, for a database that only an overlay network reaches.
 func TestTenMinutesElsewhere(t *testing.T) {
+	journey(t)
 	t.Parallel()
 	o := newOverlaid(t, nil)
 	line, private, err := testserver.NewSSHKey()
