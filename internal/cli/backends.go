@@ -72,6 +72,9 @@ func newConsul(a *app, settings any, how reached) (rotation.Backend, error) {
 	if o.CA, err = authority(s.CA, "Consul"); err != nil {
 		return nil, err
 	}
+	if s.GossipKey != nil {
+		return consul.NewGossip(s, o)
+	}
 	return consul.New(s, o)
 }
 

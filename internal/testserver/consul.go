@@ -17,7 +17,6 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -31,11 +30,13 @@ type Consul struct {
 	authority  *Authority
 	servers    []*consulServer
 	management string
+	gossip     string
 	program    string
 	http       *http.Client
 }
 
 type consulServer struct {
+	name      string
 	dir       string
 	https     int
 	process   *process
@@ -99,20 +100,16 @@ func (c *Consul) start(ctx context.Context, servers int) (err error) {
 	}
 	gossip := make([]byte, 32)
 	rand.Read(gossip)
+	c.gossip = base64.StdEncoding.EncodeToString(gossip)
 	c.management = string(secret.GenerateUUID().Reveal())
-	var join []string
 	for i := range servers {
-		s := &consulServer{dir: filepath.Join(c.dir, fmt.Sprintf("server%d", i+1))}
-		for _, port := range []*int{&s.https, &s.serf, &s.rpc} {
-			if *port, err = freePort("tcp", "127.0.0.1"); err != nil {
-				return err
-			}
+		if err := c.place(fmt.Sprintf("server%d", i+1)); err != nil {
+			return err
 		}
-		c.servers = append(c.servers, s)
-		join = append(join, fmt.Sprintf("127.0.0.1:%d", s.serf))
 	}
+	join := c.Serf()
 	for i, s := range c.servers {
-		if err := c.write(i, s, servers, join, base64.StdEncoding.EncodeToString(gossip)); err != nil {
+		if err := c.write(s, c.gossip, map[string]any{"server": true, "bootstrap_expect": servers, "retry_join": join}); err != nil {
 			return err
 		}
 		if err := c.Start(i); err != nil {
@@ -125,34 +122,6 @@ func (c *Consul) start(ctx context.Context, servers int) (err error) {
 		}
 	}
 	return nil
-}
-
-// write writes the configuration of a server, which alone holds secrets: no argument does.
-func (c *Consul) write(i int, s *consulServer, servers int, join []string, gossip string) error {
-	if err := os.MkdirAll(s.dir, 0o700); err != nil {
-		return err
-	}
-	cert, key, err := c.authority.Issue(Certificate{Names: []string{"127.0.0.1", "localhost"}})
-	if err != nil {
-		return err
-	}
-	wan, err := freePort("tcp", "127.0.0.1")
-	if err != nil {
-		return err
-	}
-	config, err := json.Marshal(map[string]any{
-		"node_name": fmt.Sprintf("server%d", i+1), "server": true, "bootstrap_expect": servers, "data_dir": filepath.Join(s.dir, "data"),
-		"bind_addr": "127.0.0.1", "client_addr": "127.0.0.1", "retry_join": join, "retry_interval": "1s", "encrypt": gossip, "disable_update_check": true,
-		"log_level": "debug", "performance": map[string]any{"raft_multiplier": 1}, "leave_on_terminate": false,
-		"ports": map[string]int{"http": -1, "https": s.https, "server": s.rpc, "serf_lan": s.serf, "serf_wan": wan, "dns": -1, "grpc": -1, "grpc_tls": -1},
-		"acl":   map[string]any{"enabled": true, "default_policy": "deny", "tokens": map[string]string{"initial_management": c.management, "agent": c.management}},
-		"tls":   map[string]any{"https": map[string]any{"cert_file": filepath.Join(s.dir, "cert.pem"), "key_file": filepath.Join(s.dir, "key.pem"), "tls_min_version": "TLSv1_2"}},
-	})
-	if err != nil {
-		return err
-	}
-	return errors.Join(os.WriteFile(filepath.Join(s.dir, "cert.pem"), cert, 0o600), os.WriteFile(filepath.Join(s.dir, "key.pem"), key, 0o600),
-		os.WriteFile(filepath.Join(s.dir, "consul.json"), config, 0o600))
 }
 
 // Start starts a server, which was stopped.
@@ -236,17 +205,6 @@ func (c *Consul) Await(t testing.TB, i int) {
 	}
 }
 
-// Kill ends a server at once.
-func (c *Consul) Kill(i int) { c.servers[i].process.kill() }
-
-// Pause stops a server in its tracks, until Continue.
-func (c *Consul) Pause(i int) error { return c.servers[i].process.cmd.Process.Signal(syscall.SIGSTOP) }
-
-// Continue lets a server go on.
-func (c *Consul) Continue(i int) error {
-	return c.servers[i].process.cmd.Process.Signal(syscall.SIGCONT)
-}
-
 func (c *Consul) stop() {
 	for _, s := range c.servers {
 		if s.process != nil {
@@ -255,7 +213,7 @@ func (c *Consul) stop() {
 	}
 }
 
-// URLs are those of the servers' API.
+// URLs are those of the agents' API: the servers' first, then those of clients that were added.
 func (c *Consul) URLs() []string {
 	var out []string
 	for _, s := range c.servers {
@@ -263,6 +221,18 @@ func (c *Consul) URLs() []string {
 	}
 	return out
 }
+
+// Serf are the addresses at which the agents speak Serf, in the pool of the LAN.
+func (c *Consul) Serf() []string {
+	var out []string
+	for _, s := range c.servers {
+		out = append(out, fmt.Sprintf("127.0.0.1:%d", s.serf))
+	}
+	return out
+}
+
+// GossipKey is the key with which the servers were started.
+func (c *Consul) GossipKey() string { return c.gossip }
 
 // CAFile is the path of the authority's certificate.
 func (c *Consul) CAFile() string { return filepath.Join(c.dir, "ca.pem") }

@@ -64,11 +64,24 @@ var (
 
 // New returns a Backend for settings that passed [Section]. It does no I/O.
 func New(s Settings, o Options) (*Backend, error) {
+	o, err := o.complete(s)
+	if err != nil {
+		return nil, err
+	}
+	b := &Backend{settings: s, options: o, title: s.Description}
+	if b.title == "" {
+		b.title = "keyturn " + o.Credential
+	}
+	return b, nil
+}
+
+// complete checks the settings, and fills in the defaults.
+func (o Options) complete(s Settings) (Options, error) {
 	if err := s.check(); err != nil {
-		return nil, rotation.Classify(rotation.Invalid, "", fmt.Errorf("consul: %w", err))
+		return o, rotation.Classify(rotation.Invalid, "", fmt.Errorf("consul: %w", err))
 	}
 	if _, err := tlsConfig(o.CA, s.InsecureTLS); err != nil {
-		return nil, rotation.Classify(rotation.Invalid, "name a PEM file with the authority's certificate", fmt.Errorf("consul: ca %q: %w", s.CA, err))
+		return o, rotation.Classify(rotation.Invalid, "name a PEM file with the authority's certificate", fmt.Errorf("consul: ca %q: %w", s.CA, err))
 	}
 	if o.Getenv == nil {
 		o.Getenv = os.Getenv
@@ -82,11 +95,7 @@ func New(s Settings, o Options) (*Backend, error) {
 	if o.Timeout == 0 {
 		o.Timeout = callTimeout
 	}
-	b := &Backend{settings: s, options: o, title: s.Description}
-	if b.title == "" {
-		b.title = "keyturn " + o.Credential
-	}
-	return b, nil
+	return o, nil
 }
 
 // Noun implements [rotation.Nouner].

@@ -1,14 +1,18 @@
 package consul
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -29,41 +33,82 @@ type cluster struct {
 
 // A server is asked by itself.
 type server struct {
-	url string
-	api *api.Client
+	url   string
+	api   *api.Client
+	token secret.Value // of the administrator
+	http  *http.Client
 }
 
 // open reads the administrator's token. It does no I/O on the network, but for what [Options.Ready] does.
-func (b *Backend) open(ctx context.Context) (*cluster, error) {
-	token, err := b.settings.Token.Read(b.options.Getenv)
+func (b *Backend) open(ctx context.Context) (*cluster, error) { return b.options.open(ctx, b.settings) }
+
+func (o Options) open(ctx context.Context, settings Settings) (*cluster, error) {
+	token, err := settings.Token.Read(o.Getenv)
 	if err != nil {
 		return nil, rotation.Classify(rotation.Invalid, "", fmt.Errorf("consul: the administrator's token: %w", err))
 	}
-	if b.options.Ready != nil {
-		if err := b.options.Ready(ctx); err != nil {
+	if o.Ready != nil {
+		if err := o.Ready(ctx); err != nil {
 			return nil, err
 		}
 	}
-	c := &cluster{patience: b.options.Patience, timeout: b.options.Timeout}
-	for _, u := range b.settings.Servers {
-		client, err := newClient(u, token, b.options.CA, b.settings.InsecureTLS, b.options.Dial)
+	c := &cluster{patience: o.Patience, timeout: o.Timeout}
+	for _, u := range settings.Servers {
+		over, err := newHTTP(o.CA, settings.InsecureTLS, o.Dial)
 		if err != nil {
 			return nil, fmt.Errorf("consul: %w", err)
 		}
-		c.servers = append(c.servers, server{u, client})
+		client, err := newClient(u, token, over)
+		if err != nil {
+			return nil, fmt.Errorf("consul: %w", err)
+		}
+		c.servers = append(c.servers, server{u, client, token, over})
 	}
 	return c, nil
 }
 
-// newClient returns the API at a URL, with nothing from the environment in it.
-func newClient(url string, token secret.Value, ca []byte, weaker []string, dial func(context.Context, string, string) (net.Conn, error)) (*api.Client, error) {
+// newHTTP returns what makes the requests. A request has the time of its context.
+func newHTTP(ca []byte, weaker []string, dial func(context.Context, string, string) (net.Conn, error)) (*http.Client, error) {
 	config, err := tlsConfig(ca, weaker)
 	if err != nil {
 		return nil, err
 	}
-	transport := &http.Transport{TLSClientConfig: config, DialContext: dial, DisableKeepAlives: true, TLSHandshakeTimeout: callTimeout, ResponseHeaderTimeout: callTimeout}
-	return api.NewClient(&api.Config{Address: url, Token: string(token.Reveal()), HttpClient: &http.Client{Transport: transport,
-		CheckRedirect: func(*http.Request, []*http.Request) error { return errors.New("the server answers with a redirection") }}})
+	return &http.Client{
+		Transport:     &http.Transport{TLSClientConfig: config, DialContext: dial, DisableKeepAlives: true, TLSHandshakeTimeout: callTimeout},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return errors.New("the server answers with a redirection") },
+	}, nil
+}
+
+// newClient returns the API at a URL, with nothing from the environment in it.
+func newClient(url string, token secret.Value, over *http.Client) (*api.Client, error) {
+	return api.NewClient(&api.Config{Address: url, Token: string(token.Reveal()), HttpClient: over})
+}
+
+// ask asks what the API's client has no call for that takes a context: in and out are JSON.
+// The error of an answer is an [api.StatusError], as of every other call.
+func (s server) ask(ctx context.Context, method, path string, in, out any) error {
+	body, err := json.Marshal(in)
+	if err != nil {
+		return err
+	}
+	req, err := http.NewRequestWithContext(ctx, method, strings.TrimSuffix(s.url, "/")+path, bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	req.Header.Set("X-Consul-Token", string(s.token.Reveal()))
+	resp, err := s.http.Do(req)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = resp.Body.Close() }() // what was read is whole
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return err
+	}
+	if resp.StatusCode != http.StatusOK {
+		return api.StatusError{Code: resp.StatusCode, Body: string(text)}
+	}
+	return json.Unmarshal(text, out)
 }
 
 func tlsConfig(ca []byte, weaker []string) (*tls.Config, error) {

@@ -2,7 +2,9 @@ package consul_test
 
 import (
 	"fmt"
+	"net"
 	"os"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -85,4 +87,39 @@ func (f *fixture) backend(change ...func(*consul.Settings)) *consul.Backend {
 // version is one of the fixture's credential.
 func (f *fixture) version(number int, state rotation.State) rotation.Version {
 	return rotation.Version{Credential: f.name, Number: number, State: state}
+}
+
+// clean fails if a file holds one of the values.
+func (f *fixture) clean(path string, values ...string) {
+	f.t.Helper()
+	text, err := os.ReadFile(path)
+	f.must(err)
+	for _, v := range values {
+		if strings.Contains(string(text), v) {
+			f.t.Errorf("%s holds a value", path)
+		}
+	}
+}
+
+// listen answers every connection with a text, and closes it.
+func listen(t testing.TB, text string) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = conn.Write([]byte(text)) // whoever asks may be gone
+			_ = conn.Close()
+		}
+	}()
+	t.Cleanup(func() { _ = l.Close(); <-done })
+	return l.Addr().String()
 }

@@ -16,6 +16,7 @@ import (
 // probeSettings travel in [rotation.ProbeSpec.Settings].
 type probeSettings struct {
 	InsecureTLS []string `json:"insecure_tls,omitempty"`
+	Gossip      string   `json:"gossip,omitempty"` // the fingerprint of the gossip key that is tried
 }
 
 // The codes of what an endpoint answered.
@@ -48,7 +49,10 @@ func Login(ctx context.Context, spec rotation.ProbeSpec, m rotation.Material) ro
 			return rotation.ProbeResult{Answer: rotation.Inconclusive, Reason: "the probe's settings are malformed"}
 		}
 	}
-	token, problem := tokenIn(m)
+	if settings.Gossip != "" {
+		return tryKey(ctx, spec, settings.Gossip, m)
+	}
+	token, problem := only(m, fieldToken)
 	return rotation.ProbeEach(spec.Endpoints, func(endpoint string) rotation.EndpointResult {
 		if problem != "" {
 			return rotation.EndpointResult{Answer: rotation.Inconclusive, Reason: problem}
@@ -57,16 +61,15 @@ func Login(ctx context.Context, spec rotation.ProbeSpec, m rotation.Material) ro
 	})
 }
 
-// tokenIn finds the token in the material: the field token, or else the one field that is
-// there.
-func tokenIn(m rotation.Material) (_ secret.Value, problem string) {
-	if v, ok := m[fieldToken]; ok {
+// only finds a field in the material, by its name, or as the one field that is there.
+func only(m rotation.Material, field string) (_ secret.Value, problem string) {
+	if v, ok := m[field]; ok {
 		return v, ""
 	}
 	if fields := m.Fields(); len(fields) == 1 {
 		return m[fields[0]], ""
 	}
-	return secret.Value{}, "no field holds a token: mount token"
+	return secret.Value{}, "no field holds the value: mount " + field
 }
 
 // try asks one endpoint.
@@ -74,9 +77,14 @@ func try(ctx context.Context, spec rotation.ProbeSpec, settings probeSettings, e
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	r := rotation.EndpointResult{Answer: rotation.Inconclusive}
-	client, err := newClient(endpoint, token, spec.CA, settings.InsecureTLS, nil)
+	over, err := newHTTP(spec.CA, settings.InsecureTLS, nil)
 	if err != nil {
-		r.Reason = "the endpoint or the authority cannot be read"
+		r.Reason = "the authority cannot be read"
+		return r
+	}
+	client, err := newClient(endpoint, token, over)
+	if err != nil {
+		r.Reason = "the endpoint cannot be read"
 		return r
 	}
 	self, _, err := client.ACL().TokenReadSelf((&api.QueryOptions{AllowStale: true}).WithContext(ctx))

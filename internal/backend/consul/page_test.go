@@ -49,15 +49,15 @@ func TestPage(t *testing.T) {
 			}
 		}
 	}
-	if sections < 2 {
-		t.Errorf("the page shows %d sections, want at least 2", sections)
+	if sections < 3 {
+		t.Errorf("the page shows %d sections, want at least 3", sections)
 	}
 	for key := range (consul.Settings{}).Documented() {
 		if !strings.Contains(page, key+":") {
 			t.Errorf("the page says nothing of %s", key)
 		}
 	}
-	for _, field := range (consul.Settings{}).Fields() {
+	for _, field := range append((consul.Settings{}).Fields(), (consul.Settings{GossipKey: &consul.GossipKey{}}).Fields()...) {
 		if !strings.Contains(page, "`"+field+"`") {
 			t.Errorf("the page says nothing of the field %s", field)
 		}

@@ -53,6 +53,10 @@ type Settings struct {
 	// InsecureTLS weakens the connections by name: "tls-1.2", "plaintext". Default: none,
 	// which is verified TLS 1.3.
 	InsecureTLS []string `yaml:"insecure-tls"`
+
+	// GossipKey is there if the key is rotated that agents encrypt their gossip with,
+	// and no token.
+	GossipKey *GossipKey `yaml:"gossip-key"`
 }
 
 // Section decodes and checks the section. Its error joins what the decoder says and
@@ -72,10 +76,20 @@ const (
 )
 
 // Fields returns the names of the fields of every version.
-func (Settings) Fields() []string { return []string{fieldAccessor, fieldAddress, fieldToken} }
+func (s Settings) Fields() []string {
+	if s.GossipKey != nil {
+		return []string{fieldFingerprint, fieldKey}
+	}
+	return []string{fieldAccessor, fieldAddress, fieldToken}
+}
 
 // PublicFields returns the names of the fields that are no secret.
-func (Settings) PublicFields() []string { return []string{fieldAccessor, fieldAddress} }
+func (s Settings) PublicFields() []string {
+	if s.GossipKey != nil {
+		return []string{fieldFingerprint}
+	}
+	return []string{fieldAccessor, fieldAddress}
+}
 
 // DerivedFields returns the names of the public fields that the services of today may
 // not have: whoever has the token could tell them.
@@ -83,7 +97,12 @@ func (s Settings) DerivedFields() []string { return s.PublicFields() }
 
 // Pace returns how often the credential is rotated, and how long two of them are
 // valid, unless the configuration says otherwise.
-func (Settings) Pace() (every, overlap time.Duration) { return 30 * 24 * time.Hour, 2 * time.Hour }
+func (s Settings) Pace() (every, overlap time.Duration) {
+	if s.GossipKey != nil {
+		return 90 * 24 * time.Hour, 24 * time.Hour
+	}
+	return 30 * 24 * time.Hour, 2 * time.Hour
+}
 
 const (
 	weakerTLS = "tls-1.2"
@@ -132,6 +151,9 @@ func (s Settings) check() error {
 	const hint = "write them as https://consul-1.example.com:8501"
 	if len(s.Servers) == 0 {
 		fault("servers", hint, "no server is named")
+	}
+	if s.GossipKey != nil {
+		s.checkGossip(fault)
 	}
 	for key, urls := range map[string][]string{"servers": s.Servers, "probe": s.Probe} {
 		for i, u := range urls {

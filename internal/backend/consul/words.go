@@ -15,5 +15,13 @@ func (Settings) Documented() map[string]string {
 		"service-identities": "NAME or NAME@DATACENTER of services whose identity a new token has.",
 		"node-identities":    "NAME@DATACENTER of nodes whose identity a new token has.",
 		"insecure-tls":       "Weakens the connections by name: tls-1.2, plaintext. Default: none.",
+		"gossip-key":         "The key that agents encrypt their gossip with is rotated, and no token.",
+	}
+}
+
+// Documented says of the key what it is.
+func (GossipKey) Documented() map[string]string {
+	return map[string]string{
+		"probe": "HOST:PORT of Serf, of agents at which a key is tried. Default: every server, at port 8301.",
 	}
 }
