@@ -72,8 +72,11 @@ func newConsul(a *app, settings any, how reached) (rotation.Backend, error) {
 	if o.CA, err = authority(s.CA, "Consul"); err != nil {
 		return nil, err
 	}
-	if s.GossipKey != nil {
+	switch {
+	case s.GossipKey != nil:
 		return consul.NewGossip(s, o)
+	case s.AgentToken != nil:
+		return consul.NewAgent(s, o)
 	}
 	return consul.New(s, o)
 }

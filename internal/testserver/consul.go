@@ -253,6 +253,11 @@ func (c *Consul) CallAs(ctx context.Context, token, method, path string, in, out
 	return c.callAs(ctx, 0, token, method, path, in, out)
 }
 
+// CallAt asks an agent with a token; with none, the agent takes its own of kind default.
+func (c *Consul) CallAt(ctx context.Context, i int, token, method, path string, in, out any) error {
+	return c.callAs(ctx, i, token, method, path, in, out)
+}
+
 func (c *Consul) callAt(ctx context.Context, i int, method, path string, in, out any) error {
 	return c.callAs(ctx, i, c.management, method, path, in, out)
 }

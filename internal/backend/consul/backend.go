@@ -293,7 +293,7 @@ func (b *Backend) End(ctx context.Context, v rotation.Version, why rotation.Why)
 
 // cached reports whether services ask agents that may remember what a token was.
 func (b *Backend) cached() bool {
-	return slices.ContainsFunc(b.settings.Probe, func(u string) bool { return !slices.Contains(b.settings.Servers, u) })
+	return slices.ContainsFunc(b.settings.probes(), func(u string) bool { return !slices.Contains(b.settings.Servers, u) })
 }
 
 // Compare checks that both tokens may do the same.

@@ -108,6 +108,9 @@ func (s server) ask(ctx context.Context, method, path string, in, out any) error
 	if resp.StatusCode != http.StatusOK {
 		return api.StatusError{Code: resp.StatusCode, Body: string(text)}
 	}
+	if out == nil {
+		return nil
+	}
 	return json.Unmarshal(text, out)
 }
 

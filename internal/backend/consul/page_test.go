@@ -49,8 +49,8 @@ func TestPage(t *testing.T) {
 			}
 		}
 	}
-	if sections < 3 {
-		t.Errorf("the page shows %d sections, want at least 3", sections)
+	if sections < 4 {
+		t.Errorf("the page shows %d sections, want at least 4", sections)
 	}
 	for key := range (consul.Settings{}).Documented() {
 		if !strings.Contains(page, key+":") {

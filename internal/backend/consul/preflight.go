@@ -177,11 +177,7 @@ func (b *Backend) Examine(ctx context.Context) ([]rotation.Remark, error) {
 	if err != nil {
 		return nil, err
 	}
-	var all []*api.ACLTokenListEntry
-	err = c.anyServer(ctx, "listing the tokens", func(ctx context.Context, client *api.Client) error {
-		all, _, err = client.ACL().TokenList((&api.QueryOptions{}).WithContext(ctx))
-		return err
-	})
+	all, err := b.list(ctx, c)
 	if err != nil {
 		return nil, err
 	}
@@ -196,4 +192,13 @@ func (b *Backend) Examine(ctx context.Context) ([]rotation.Remark, error) {
 			Hint: "compare with keyturn status, and delete by hand what it does not name"})
 	}
 	return found, nil
+}
+
+// list returns every token.
+func (b *Backend) list(ctx context.Context, c *cluster) (all []*api.ACLTokenListEntry, err error) {
+	err = c.anyServer(ctx, "listing the tokens", func(ctx context.Context, client *api.Client) error {
+		all, _, err = client.ACL().TokenList((&api.QueryOptions{}).WithContext(ctx))
+		return err
+	})
+	return all, err
 }

@@ -57,6 +57,9 @@ type Settings struct {
 	// GossipKey is there if the key is rotated that agents encrypt their gossip with,
 	// and no token.
 	GossipKey *GossipKey `yaml:"gossip-key"`
+
+	// AgentToken is there if agents use the token themselves.
+	AgentToken *AgentToken `yaml:"agent-token"`
 }
 
 // Section decodes and checks the section. Its error joins what the decoder says and
@@ -122,10 +125,13 @@ func (s Settings) cacheTime() time.Duration {
 }
 
 func (s Settings) probes() []string {
-	if len(s.Probe) == 0 {
-		return s.Servers
+	switch {
+	case len(s.Probe) > 0:
+		return s.Probe
+	case s.AgentToken != nil && len(s.AgentToken.Agents) > 0: // each must know a token before it is told it
+		return s.AgentToken.Agents
 	}
-	return s.Probe
+	return s.Servers
 }
 
 // declared reports whether the section says what a token may do.
@@ -154,6 +160,9 @@ func (s Settings) check() error {
 	}
 	if s.GossipKey != nil {
 		s.checkGossip(fault)
+	}
+	if s.AgentToken != nil {
+		s.checkAgents(fault)
 	}
 	for key, urls := range map[string][]string{"servers": s.Servers, "probe": s.Probe} {
 		for i, u := range urls {

@@ -16,6 +16,15 @@ func (Settings) Documented() map[string]string {
 		"node-identities":    "NAME@DATACENTER of nodes whose identity a new token has.",
 		"insecure-tls":       "Weakens the connections by name: tls-1.2, plaintext. Default: none.",
 		"gossip-key":         "The key that agents encrypt their gossip with is rotated, and no token.",
+		"agent-token":        "Agents use the token themselves, and are told it at the cutover.",
+	}
+}
+
+// Documented says of both keys what they are.
+func (AgentToken) Documented() map[string]string {
+	return map[string]string{
+		"agents": "The URL of the HTTP API of every agent that uses the token: https://node-1.example.com:8501.",
+		"kinds":  "What they use it for: agent, default, config_file_service_registration, replication, dns. Default: agent.",
 	}
 }
 
