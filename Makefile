@@ -1,7 +1,7 @@
 # make demo    watch a credential being rotated under load, beside the script people use today
 #              (DUAL=1: with the old and the new one mounted from prepare to cutover)
 # make test    every test but the long ones below, with real servers; installs what is missing (.ci/install)
-# make servers the test servers and tools that are built from source, into the user's cache
+# make servers the servers and tools that tests start, built from source or fetched once, into the user's cache
 # make crash   the long crash matrix: killed at every point; and the action in containers, on GitHub
 # make journeys  whole ways on a real Swarm: by ssh, by TLS, through the overlay, as a workflow
 # make faults  the table of docs/design/faults.md: what fails around a rotation, and what comes of it

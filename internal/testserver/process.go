@@ -2,10 +2,12 @@ package testserver
 
 import (
 	"bytes"
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"syscall"
+	"time"
 
 	"github.com/keyturn/keyturn/internal/testserver/child"
 )
@@ -81,4 +83,16 @@ func tailOf(log string) string {
 	}
 	lines := bytes.Split(bytes.TrimSpace(data), []byte("\n"))
 	return string(bytes.Join(lines[max(0, len(lines)-5):], []byte("\n")))
+}
+
+// end asks the process to end, and kills it if that takes too long.
+func (p *process) end(patience time.Duration) error {
+	_ = p.cmd.Process.Signal(syscall.SIGTERM) // it fails only if it has ended
+	select {
+	case <-p.done:
+		return nil
+	case <-time.After(patience):
+		p.kill()
+		return fmt.Errorf("%s did not end in %s", p.cmd.Path, patience)
+	}
 }

@@ -1,5 +1,6 @@
-// Servers builds the servers and tools of the tests that come as source, into the user's
-// cache, so that no test has to wait for that. What is there already is not built again.
+// Servers builds the servers and tools of the tests that come as source, and fetches those
+// that come as packages, into the user's cache, so that no test has to wait for that. What is
+// there already is not built again.
 package main
 
 import (
@@ -19,14 +20,27 @@ var tools = [][2]string{
 }
 
 func main() {
+	ctx := context.Background()
 	for _, t := range tools {
-		begun := time.Now()
-		if _, err := testserver.BuildTool(context.Background(), t[0], t[1]); err != nil {
-			fmt.Fprintln(os.Stderr, "servers:", err)
-			os.Exit(1)
-		}
-		if took := time.Since(begun); took > time.Second {
-			fmt.Printf("servers: built %s in %s\n", path.Base(t[1]), took.Round(time.Second))
-		}
+		ready("built "+path.Base(t[1]), func() error {
+			_, err := testserver.BuildTool(ctx, t[0], t[1])
+			return err
+		})
+	}
+	ready("fetched Kafka", func() error {
+		_, err := testserver.FetchKafka(ctx)
+		return err
+	})
+}
+
+// ready makes something, and says what took its time.
+func ready(what string, by func() error) {
+	begun := time.Now()
+	if err := by(); err != nil {
+		fmt.Fprintln(os.Stderr, "servers:", err)
+		os.Exit(1)
+	}
+	if took := time.Since(begun); took > time.Second {
+		fmt.Printf("servers: %s in %s\n", what, took.Round(time.Second))
 	}
 }
