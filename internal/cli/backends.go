@@ -8,6 +8,7 @@ import (
 
 	"github.com/keyturn/keyturn/internal/backend/consul"
 	"github.com/keyturn/keyturn/internal/backend/github"
+	"github.com/keyturn/keyturn/internal/backend/kafka"
 	"github.com/keyturn/keyturn/internal/backend/postgres"
 	"github.com/keyturn/keyturn/internal/config"
 	"github.com/keyturn/keyturn/internal/rotation"
@@ -33,6 +34,7 @@ type reached struct {
 var backends = map[string]backendKind{
 	"consul":   {Section: consul.Section, New: newConsul, Login: consul.Login},
 	"github":   {Section: github.Section, New: newGitHub, Login: github.Login},
+	"kafka":    {Section: kafka.Section, New: newKafka, Login: kafka.Login},
 	"postgres": {Section: postgres.Section, New: newPostgres, Login: postgres.Login},
 }
 
@@ -79,6 +81,19 @@ func newConsul(a *app, settings any, how reached) (rotation.Backend, error) {
 		return consul.NewAgent(s, o)
 	}
 	return consul.New(s, o)
+}
+
+func newKafka(a *app, settings any, how reached) (rotation.Backend, error) {
+	s, ok := settings.(kafka.Settings)
+	if !ok {
+		return nil, fmt.Errorf("the section of kafka is a %T", settings)
+	}
+	o := kafka.Options{Getenv: a.Getenv, Logger: a.log, Emergency: how.emergency, Ready: how.ready, Dial: how.dial}
+	var err error
+	if o.CA, err = authority(s.CA, "Kafka"); err != nil {
+		return nil, err
+	}
+	return kafka.New(s, o)
 }
 
 // authority reads the file of an authority, if one is named.

@@ -38,7 +38,7 @@ type entry struct {
 }
 
 // laterBackends are planned and not built.
-var laterBackends = []string{"kafka", "vault", "certificate"}
+var laterBackends = []string{"vault", "certificate"}
 
 // NotBuilt names keys of later releases.
 func (*entry) NotBuilt() []string {

@@ -1,0 +1,234 @@
+package kafka
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+	"github.com/twmb/franz-go/pkg/sasl/scram"
+
+	"github.com/keyturn/keyturn/internal/rotation"
+	"github.com/keyturn/keyturn/internal/secret"
+)
+
+// callTimeout bounds one request to one broker, and the trial of one endpoint.
+const callTimeout = 8 * time.Second
+
+// A line is how brokers are reached, and as whom.
+type line struct {
+	user, mechanism string
+	password        secret.Value
+	ca              []byte
+	weaker          []string
+	dial            func(ctx context.Context, network, address string) (net.Conn, error) // nil: the network
+}
+
+// connect returns a client of one broker, which speaks to no other. It does no I/O.
+func (l line) connect(address string) (*kgo.Client, error) {
+	dial := l.dial
+	if dial == nil {
+		dial = (&net.Dialer{}).DialContext
+	}
+	if !slices.Contains(l.weaker, plaintext) {
+		config, err := tlsConfig(l.ca, l.weaker)
+		if err != nil {
+			return nil, err
+		}
+		dial = withTLS(dial, config)
+	}
+	auth := func(context.Context) (scram.Auth, error) {
+		return scram.Auth{User: l.user, Pass: string(l.password.Reveal())}, nil
+	}
+	mechanism := scram.Sha512(auth)
+	if l.mechanism == sha256Name {
+		mechanism = scram.Sha256(auth)
+	}
+	return kgo.NewClient(kgo.SeedBrokers(address), kgo.ClientID("keyturn"), kgo.SASL(mechanism), kgo.Dialer(dial),
+		kgo.DialTimeout(callTimeout), kgo.RequestTimeoutOverhead(callTimeout), kgo.RequestRetries(0), kgo.DisableClientMetrics())
+}
+
+func withTLS(dial func(context.Context, string, string) (net.Conn, error), config *tls.Config) func(context.Context, string, string) (net.Conn, error) {
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		raw, err := dial(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		c := config.Clone()
+		if c.ServerName, _, err = net.SplitHostPort(address); err != nil {
+			return nil, errors.Join(err, raw.Close())
+		}
+		conn := tls.Client(raw, c)
+		if err := conn.HandshakeContext(ctx); err != nil {
+			_ = raw.Close() // the handshake's error is the one that says why
+			return nil, err
+		}
+		return conn, nil
+	}
+}
+
+func tlsConfig(ca []byte, weaker []string) (*tls.Config, error) {
+	config := &tls.Config{MinVersion: tls.VersionTLS13}
+	if slices.Contains(weaker, weakerTLS) {
+		config.MinVersion = tls.VersionTLS12
+	}
+	if len(ca) > 0 {
+		config.RootCAs = x509.NewCertPool()
+		if !config.RootCAs.AppendCertsFromPEM(ca) {
+			return nil, errors.New("there is no certificate in it")
+		}
+	}
+	return config, nil
+}
+
+// A cluster is its brokers, asked as the administrator.
+type cluster struct {
+	brokers           []broker
+	patience, timeout time.Duration
+}
+
+// A broker is asked by itself: what it answers is what it knows. What is to be changed it hands
+// on to the controller.
+type broker struct {
+	address string
+	client  *kgo.Client
+	timeout time.Duration
+}
+
+// open reads the administrator's password. It does no I/O on the network, but for what
+// [Options.Ready] does.
+func (b *Backend) open(ctx context.Context) (*cluster, error) {
+	password, err := b.settings.AdminPassword.Read(b.options.Getenv)
+	if err != nil {
+		return nil, rotation.Classify(rotation.Invalid, "", fmt.Errorf("kafka: the administrator's password: %w", err))
+	}
+	if b.options.Ready != nil {
+		if err := b.options.Ready(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return b.as(b.settings.Admin, b.settings.AdminMechanism, password)
+}
+
+// as returns the brokers, to be asked as a user.
+func (b *Backend) as(user, mechanism string, password secret.Value) (*cluster, error) {
+	c := &cluster{patience: b.options.Patience, timeout: b.options.Timeout}
+	l := line{user: user, mechanism: mechanism, password: password, ca: b.options.CA, weaker: b.settings.InsecureTLS, dial: b.options.Dial}
+	for _, address := range b.settings.Brokers {
+		client, err := l.connect(address)
+		if err != nil {
+			c.close()
+			return nil, fmt.Errorf("kafka: %w", err)
+		}
+		c.brokers = append(c.brokers, broker{address, client, b.options.Timeout})
+	}
+	return c, nil
+}
+
+func (c *cluster) close() {
+	for _, b := range c.brokers {
+		b.client.Close()
+	}
+}
+
+// ask asks one broker, within a time of its own.
+func ask[R kmsg.Response](ctx context.Context, b broker, request kmsg.Request) (answer R, err error) {
+	ctx, cancel := context.WithTimeout(ctx, b.timeout)
+	defer cancel()
+	resp, err := b.client.SeedBrokers()[0].Request(ctx, request)
+	if err != nil {
+		return answer, err
+	}
+	answer, ok := resp.(R)
+	if !ok {
+		return answer, fmt.Errorf("the answer is a %T", resp)
+	}
+	return answer, nil
+}
+
+// any asks one broker after the other until one answers. What is asked may have been done by
+// one that did not: it must do no harm when it is done again.
+func (c *cluster) any(ctx context.Context, doing string, try func(context.Context, broker) error) error {
+	var errs []error
+	for _, b := range c.brokers {
+		err := wrap(b.address, doing, try(ctx, b))
+		if rotation.ClassOf(err) != rotation.Unknown {
+			return err
+		}
+		errs = append(errs, err)
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// every asks all brokers at once, and returns what each answered, and the errors of those that
+// did not.
+func every[T any](ctx context.Context, c *cluster, doing string, try func(context.Context, broker) (T, error)) (found []T, answered []bool, err error) {
+	found, answered = make([]T, len(c.brokers)), make([]bool, len(c.brokers))
+	errs := make([]error, len(c.brokers))
+	var wg sync.WaitGroup
+	for i, b := range c.brokers {
+		wg.Go(func() {
+			var err error
+			if found[i], err = try(ctx, b); err != nil {
+				errs[i] = wrap(b.address, doing, err)
+			}
+			answered[i] = err == nil
+		})
+	}
+	wg.Wait()
+	return found, answered, errors.Join(errs...)
+}
+
+// until tries again until every broker says yes, or patience ends. Late says of one what it
+// does not do yet.
+func (c *cluster) until(ctx context.Context, doing, late string, try func(context.Context, broker) (bool, error)) error {
+	for deadline := time.Now().Add(c.patience); ; {
+		yes, _, err := every(ctx, c, doing, try)
+		if err != nil {
+			return err
+		}
+		i := slices.Index(yes, false)
+		if i < 0 {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return rotation.Errorf(rotation.Unknown, "does it follow the controller? see: kafka-metadata-quorum.sh",
+				"kafka: %s: %s: %s after %s", c.brokers[i].address, doing, late, c.patience)
+		}
+		select {
+		case <-ctx.Done():
+			return wrap("", doing, context.Cause(ctx))
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+// accepts waits until every broker takes the login that c is asked with. One that did not hear of
+// the value yet refuses it.
+func (c *cluster) accepts(ctx context.Context, doing string) error {
+	return c.until(ctx, doing, "it is still refused", func(ctx context.Context, b broker) (bool, error) {
+		_, err := ask[*kmsg.MetadataResponse](ctx, b, noTopics())
+		if errors.Is(err, kerr.SaslAuthenticationFailed) {
+			return false, nil
+		}
+		return true, err
+	})
+}
+
+// noTopics asks who the brokers are.
+func noTopics() *kmsg.MetadataRequest {
+	request := kmsg.NewPtrMetadataRequest()
+	request.Topics = []kmsg.MetadataRequestTopic{}
+	return request
+}

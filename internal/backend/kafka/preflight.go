@@ -1,0 +1,172 @@
+package kafka
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/keyturn/keyturn/internal/rotation"
+)
+
+// needed are what the administrator must be allowed on the cluster.
+var needed = []kmsg.ACLOperation{kmsg.ACLOperationAlter, kmsg.ACLOperationDescribe, kmsg.ACLOperationAlterConfigs, kmsg.ACLOperationDescribeConfigs}
+
+// Preflight checks that every broker answers and is named in the settings, that the
+// administrator may do what a rotation does, and that ACLs can stop the principals. It reads only.
+func (b *Backend) Preflight(ctx context.Context, _ rotation.Credential) error {
+	c, err := b.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer c.close()
+	_, _, err = every(ctx, c, "looking at the cluster", func(ctx context.Context, at broker) (struct{}, error) { return struct{}{}, c.ready(ctx, at) })
+	if err != nil {
+		return err
+	}
+	if _, err := c.rights(ctx, b.settings.Principals[0]); err != nil { // without an authorizer there are none
+		return err
+	}
+	configs, err := b.configs(ctx, c)
+	if err != nil {
+		return err
+	}
+	for _, values := range configs {
+		for _, principal := range b.settings.Principals {
+			if isSuper(values, principal) {
+				return refused("take it out of super.users: no ACL stops a super user", "%q is a super user, which could not be ended", principal)
+			}
+		}
+	}
+	return nil
+}
+
+func isSuper(values map[string]string, user string) bool {
+	return slices.Contains(strings.Split(strings.ReplaceAll(values["super.users"], " ", ""), ";"), "User:"+user)
+}
+
+// ready checks one broker.
+func (c *cluster) ready(ctx context.Context, b broker) error {
+	request := noTopics()
+	request.IncludeClusterAuthorizedOperations = true
+	resp, err := ask[*kmsg.MetadataResponse](ctx, b, request)
+	if err != nil {
+		return err
+	}
+	if len(resp.Brokers) > len(c.brokers) {
+		return refused("name each broker by itself under brokers:, not what balances between them",
+			"%s says that %d brokers are in the cluster, and %d are named: whether a credential is dead is asked of every one", b.address, len(resp.Brokers), len(c.brokers))
+	}
+	described := kmsg.NewPtrDescribeClusterRequest()
+	described.IncludeClusterAuthorizedOperations = true
+	cluster, err := ask[*kmsg.DescribeClusterResponse](ctx, b, described)
+	if err != nil {
+		return err
+	}
+	if err := refusalOf(cluster.ErrorCode, cluster.ErrorMessage); err != nil {
+		return err
+	}
+	var lacks []string
+	for _, operation := range needed {
+		if cluster.ClusterAuthorizedOperations&(1<<operation) == 0 {
+			lacks = append(lacks, operation.String())
+		}
+	}
+	if len(lacks) > 0 {
+		return refused("allow it that: kafka-acls --add --cluster --allow-principal User:… --operation …", "%s: the administrator may not %s on the cluster", b.address, strings.Join(lacks, ", "))
+	}
+	return nil
+}
+
+// configs returns the configuration of every broker, by its address, as far as it is no secret.
+func (b *Backend) configs(ctx context.Context, c *cluster) (map[string]map[string]string, error) {
+	found, _, err := every(ctx, c, "reading its configuration", configOf)
+	out := map[string]map[string]string{}
+	for i, values := range found {
+		out[c.brokers[i].address] = values
+	}
+	return out, err
+}
+
+// configOf asks a broker for its configuration. It answers for its own id alone, so each id is
+// tried.
+func configOf(ctx context.Context, b broker) (map[string]string, error) {
+	who, err := ask[*kmsg.MetadataResponse](ctx, b, noTopics())
+	if err != nil {
+		return nil, err
+	}
+	slices.SortFunc(who.Brokers, func(x, y kmsg.MetadataResponseBroker) int { // the one that is asked first
+		return strings.Compare(fmt.Sprint(fmt.Sprintf("%s:%d", x.Host, x.Port) != b.address), fmt.Sprint(fmt.Sprintf("%s:%d", y.Host, y.Port) != b.address))
+	})
+	var last error
+	for _, id := range who.Brokers {
+		request := kmsg.NewPtrDescribeConfigsRequest()
+		request.Resources = []kmsg.DescribeConfigsRequestResource{{ResourceType: kmsg.ConfigResourceTypeBroker, ResourceName: fmt.Sprint(id.NodeID)}}
+		resp, err := ask[*kmsg.DescribeConfigsResponse](ctx, b, request)
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range resp.Resources {
+			if last = refusalOf(r.ErrorCode, r.ErrorMessage); last != nil {
+				continue
+			}
+			values := map[string]string{}
+			for _, entry := range r.Configs {
+				if entry.Value != nil {
+					values[entry.Name] = *entry.Value
+				}
+			}
+			return values, nil
+		}
+	}
+	return nil, last
+}
+
+const reauth = "connections.max.reauth.ms"
+
+// Warnings implements [rotation.Warner].
+func (b *Backend) Warnings(ctx context.Context, _ string) ([]string, error) {
+	out := []string{"Kafka ends no credential by itself, and lists no sessions: until cleanup has ended the old principal it stays valid, and whether a client still uses it cannot be seen"}
+	c, err := b.open(ctx)
+	if err != nil {
+		return out, err
+	}
+	defer c.close()
+	configs, err := b.configs(ctx, c)
+	if err != nil {
+		return out, err
+	}
+	var without []string
+	for _, address := range b.settings.Brokers {
+		if b.reauthOf(configs[address], address) == "" {
+			without = append(without, address)
+		}
+	}
+	if len(without) > 0 {
+		out = append(out, fmt.Sprintf("%s is not set for %s on %s: a client that stays connected is stopped by denying its principal everything, and by nothing else; "+
+			"one that is still connected when its principal's turn comes again is not stopped any more. Set it, to an hour for one", reauth, b.settings.Mechanism, strings.Join(without, ", ")))
+	}
+	return out, nil
+}
+
+// reauthOf returns how long a connection of the services may last by a broker's configuration,
+// "" for ever: for the listener that has the address, or else for all of them.
+func (b *Backend) reauthOf(values map[string]string, address string) string {
+	value := values[reauth]
+	port := address[strings.LastIndex(address, ":"):]
+	for text := range strings.SplitSeq(values["listeners"]+","+values["advertised.listeners"], ",") {
+		name, at, _ := strings.Cut(strings.TrimSpace(text), "://")
+		if !strings.HasSuffix(at, port) {
+			continue
+		}
+		if own, ok := values[strings.ToLower("listener.name."+name+"."+b.settings.Mechanism+"."+reauth)]; ok {
+			value = own
+		}
+	}
+	if value == "0" {
+		return ""
+	}
+	return value
+}
