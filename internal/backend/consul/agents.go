@@ -78,7 +78,9 @@ func (b *AgentBackend) agents(ctx context.Context) (*cluster, []agent, error) {
 	for _, s := range c.servers {
 		var self struct {
 			Config      struct{ NodeName string }
-			DebugConfig struct{ ACLTokens struct{ EnablePersistence bool } }
+			DebugConfig struct {
+				ACLTokens struct{ EnablePersistence bool }
+			}
 		}
 		err := c.once(ctx, s.api, func(ctx context.Context, _ *api.Client) error {
 			return s.ask(ctx, http.MethodGet, "/v1/agent/self", nil, &self)

@@ -27,7 +27,7 @@ func TestContract(t *testing.T) {
 				return rotationtest.Setup{
 					Backend:    f.backend(),
 					Credential: f.name,
-					Claims: &rotationtest.Claims{Kind: "Consul: ACL tokens", Page: "consul.md",
+					Claims: &rotationtest.Claims{Kind: "Consul: ACL tokens", Page: "consul.md#acl-tokens",
 						Dead: "no server lists it, and every server and agent that is asked says `ACL not found`"},
 					Login:    consul.Login,
 					Patience: time.Minute,

@@ -95,6 +95,8 @@ func TestGossipContract(t *testing.T) {
 				}
 				return rotationtest.Setup{
 					Backend: g.within(2 * time.Second), Credential: g.name, Login: consul.Login, Patience: time.Minute,
+					Claims: &rotationtest.Claims{Kind: "Consul: gossip key", Page: "consul.md#the-gossip-key",
+						Dead: "no member of any pool has it, and every agent that is asked cannot read what it encrypts"},
 					Break: map[string]func(*testing.T) func(){
 						"stopped": broken(func(i int) error { dc.Kill(i); return nil }, dc.Start),
 						"paused":  broken(dc.Pause, dc.Continue),

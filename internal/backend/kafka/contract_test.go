@@ -43,8 +43,10 @@ func TestContract(t *testing.T) {
 					Backend:    f.backend(),
 					Credential: f.name,
 					Login:      kafka.Login,
-					Patience:   time.Minute,
-					Break:      breaks,
+					Claims: &rotationtest.Claims{Kind: "Kafka: SCRAM principals in turn", Page: "kafka.md",
+						Dead: "every broker denies it everything, and says `SASL_AUTHENTICATION_FAILED`; its delegation tokens are ended"},
+					Patience: time.Minute,
+					Break:    breaks,
 					Changes: func(t *testing.T) string {
 						var all []string
 						for _, user := range append(f.settings().Principals, f.model()) {
