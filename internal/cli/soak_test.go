@@ -16,9 +16,9 @@ import (
 
 // A footprint is what rotations have left after so many of them.
 type footprint struct {
-	Secrets, Configs, Services, Roles, Sessions, Queue, Files int
-	Journal                                                   int64 // bytes
-	Memory                                                    int64 // of the largest run of late, KiB
+	Secrets, Configs, Services, Tasks, Roles, Sessions, Queue, Files int
+	Journal                                                          int64 // bytes
+	Memory                                                           int64 // of the largest run of late, KiB
 }
 
 // footprint counts what there is.
@@ -32,6 +32,15 @@ func (k *stack) footprint() (f footprint) {
 	services, err := k.client.ServiceList(ctx, swarm.ServiceListOptions{})
 	k.must(err)
 	f.Secrets, f.Configs, f.Services = len(secrets), len(configs), len(services)
+	// The tasks of the last probe go a moment after it; the service keeps five of old.
+	for range 50 {
+		tasks, err := k.client.TaskList(ctx, swarm.TaskListOptions{})
+		k.must(err)
+		if f.Tasks = len(tasks); f.Tasks <= 5 {
+			break
+		}
+		time.Sleep(200 * time.Millisecond)
+	}
 	k.must(k.pgScan("select count(*) from pg_roles", &f.Roles))
 	k.must(k.pgScan("select count(*) from pg_stat_activity where usename = 'keyturn_"+k.name+"'", &f.Sessions))
 	f.Queue = k.status().Queue
@@ -83,7 +92,7 @@ func TestSoak(t *testing.T) {
 	k.ok("adopt", k.name)
 	largest := int64(0)
 	var first, last footprint
-	t.Log("rotations  secrets configs services roles sessions queue files  journal KB  largest run MB")
+	t.Log("rotations  secrets configs services tasks roles sessions queue files  journal KB  largest run MB")
 	for i := 1; i <= most; i++ {
 		cmd := k.command(context.Background(), "rotate", "--wait", k.name)
 		var said strings.Builder
@@ -99,7 +108,7 @@ func TestSoak(t *testing.T) {
 			if i == 10 {
 				first = last
 			}
-			t.Logf("%9d  %7d %7d %8d %5d %8d %5d %5d  %10d  %14.1f", i, last.Secrets, last.Configs, last.Services, last.Roles, last.Sessions, last.Queue, last.Files, last.Journal/1000, float64(last.Memory)/1024)
+			t.Logf("%9d  %7d %7d %8d %5d %5d %8d %5d %5d  %10d  %14.1f", i, last.Secrets, last.Configs, last.Services, last.Tasks, last.Roles, last.Sessions, last.Queue, last.Files, last.Journal/1000, float64(last.Memory)/1024)
 		}
 	}
 	k.noneFailed()

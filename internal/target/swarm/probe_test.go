@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"os"
@@ -106,6 +107,48 @@ func TestProbeStartsAgain(t *testing.T) {
 	s.nothingLeft()
 }
 
+// A Swarm that keeps no ended task keeps that of a job: a probe is one there, and nowhere
+// else.
+func TestProbeWithoutHistory(t *testing.T) {
+	s := newStage(t)
+	v := s.put(1, "good")
+	s.serve(v)
+	limit, jobs := 0, 0
+	s.client = s.through(func(r *http.Request, next http.RoundTripper) (*http.Response, error) {
+		if strings.HasSuffix(r.URL.Path, "/services/create") {
+			var asked engineapi.ServiceSpec
+			body, err := io.ReadAll(r.Body)
+			s.must(err)
+			s.must(json.Unmarshal(body, &asked))
+			if asked.Mode.ReplicatedJob != nil {
+				jobs++
+			}
+			r.Body = io.NopCloser(bytes.NewReader(body))
+		}
+		answer, err := next.RoundTrip(r)
+		if err != nil || !strings.HasSuffix(r.URL.Path, "/info") {
+			return answer, err
+		}
+		body, err := io.ReadAll(answer.Body)
+		s.must(err)
+		told := []byte(`"TaskHistoryRetentionLimit":5`)
+		if !bytes.Contains(body, told) {
+			t.Errorf("the engine says %s, want %s in it", body, told)
+		}
+		body = bytes.ReplaceAll(body, told, fmt.Appendf(nil, `"TaskHistoryRetentionLimit":%d`, limit))
+		answer.Body, answer.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
+		answer.Header.Del("Content-Length")
+		return answer, nil
+	})
+	s.retarget()
+	for want := range 2 { // jobs, so far
+		limit = 5 - 5*want
+		if r := s.target.Probe(s.ctx(), v, rotation.ProbeSpec{Backend: "fake", Endpoints: []string{"fake://db"}}, s.placement); r.Answer != rotation.Alive || jobs != want {
+			t.Errorf("with a limit of %d: probe = %+v by %d jobs, want alive by %d", limit, r, jobs, want)
+		}
+	}
+}
+
 // The probe runs as whoever the service's files are for.
 func TestProbeUser(t *testing.T) {
 	s := newStage(t)
@@ -200,6 +243,25 @@ func (s *stage) nothingLeft() {
 	for _, c := range configs {
 		if l := c.Spec.Labels; l["keyturn.probe"] != "" && l["keyturn.credential"] == s.credential {
 			s.Errorf("config %q is left", c.Spec.Name)
+		}
+	}
+	// The tasks of a service that was removed go a moment later; those of a job, on
+	// engines before 24, never.
+	var left []string
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(200 * time.Millisecond) {
+		tasks, err := s.client.TaskList(s.Context(), engineapi.TaskListOptions{})
+		s.must(err)
+		left = nil
+		for _, task := range tasks {
+			if c := task.Spec.ContainerSpec; c != nil && c.Labels["keyturn.probe"] != "" && c.Labels["keyturn.credential"] == s.credential {
+				left = append(left, fmt.Sprintf("%s, which is %s and should be %s", task.ID, task.Status.State, task.DesiredState))
+			}
+		}
+		if len(left) == 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			s.Fatalf("tasks of probes are left: %v", left)
 		}
 	}
 }

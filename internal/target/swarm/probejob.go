@@ -38,6 +38,10 @@ func (t *Target) job(ctx context.Context, v rotation.Version, from rotation.Plac
 		}
 	}
 	spec := t.probeSpec(v, rotation.RotationID(ctx))
+	if t.engine.forgets(ctx) {
+		one := uint64(1)
+		spec.Mode = swarm.ServiceMode{ReplicatedJob: &swarm.ReplicatedJob{MaxConcurrent: &one, TotalCompletions: &one}}
+	}
 	standIn(&spec, place.Spec)
 	c := spec.TaskTemplate.ContainerSpec
 	if c.Secrets, err = probeSecrets(v, viewOf(place.Spec), from); err != nil {
@@ -47,7 +51,19 @@ func (t *Target) job(ctx context.Context, v rotation.Version, from rotation.Plac
 	return spec, nil
 }
 
-// probeSpec is a job of one task that runs once.
+// forgets reports whether the Swarm keeps no task that has ended, but for those of jobs:
+// --task-history-limit 0.
+func (e engine) forgets(ctx context.Context) bool {
+	info, err := e.Info(ctx)
+	if err != nil || info.Swarm.Cluster == nil {
+		return false
+	}
+	limit := info.Swarm.Cluster.Spec.Orchestration.TaskHistoryRetentionLimit
+	return limit != nil && *limit == 0
+}
+
+// probeSpec is a service of one task that is never started again. It is no job: engines
+// before 24 keep the tasks of a job for ever when its service is removed (moby issue 44312).
 func (t *Target) probeSpec(v rotation.Version, id string) swarm.ServiceSpec {
 	l, one := labels(v, id), uint64(1)
 	l[labelProbe] = "yes"
@@ -57,7 +73,7 @@ func (t *Target) probeSpec(v rotation.Version, id string) swarm.ServiceSpec {
 	}
 	return swarm.ServiceSpec{
 		Annotations: swarm.Annotations{Name: fmt.Sprintf("keyturn-probe-%016x", rand.Uint64()), Labels: l},
-		Mode:        swarm.ServiceMode{ReplicatedJob: &swarm.ReplicatedJob{MaxConcurrent: &one, TotalCompletions: &one}},
+		Mode:        swarm.ServiceMode{Replicated: &swarm.ReplicatedService{Replicas: &one}},
 		TaskTemplate: swarm.TaskSpec{
 			ContainerSpec: c,
 			RestartPolicy: &swarm.RestartPolicy{Condition: swarm.RestartPolicyConditionNone},
