@@ -212,3 +212,49 @@ func TestCrashConsul(t *testing.T) {
 		})
 	}
 }
+
+// TestConsulOwnToken rotates the token that Keyturn itself asks Consul with: by itself, twice,
+// where its file moves with the cutover; refused where it does not.
+func TestConsulOwnToken(t *testing.T) {
+	t.Parallel()
+	c := newConsulShop(t, servers.consul.Get(t))
+	admin := c.dc.Put(t, "/v1/acl/token", map[string]any{"Description": "keyturn's own", "Policies": []map[string]string{{"Name": c.name + "-admin"}}})
+	c.dc.Known(t, admin.SecretID)
+	c.secrets = append(c.secrets, admin.SecretID)
+	c.old = admin
+	own := "own: true, token: {from-file: " + filepath.Join(c.root, c.name, "current", "token") + "}, adopt: " + admin.AccessorID
+	at := strings.Index(c.section, "token: {from-env")
+	variable := c.section[:at] + "token: {from-env: KEYTURN_OWN}, adopt: " + admin.AccessorID + "}"
+	elsewhere := filepath.Join(t.TempDir(), "token")
+	c.must(os.WriteFile(elsewhere, []byte(admin.SecretID), 0o400))
+	c.env = append(c.env, "KEYTURN_OWN="+admin.SecretID)
+	c.section = c.section[:at] + own + "}"
+	c.inDirectory()
+	configuration, err := os.ReadFile(c.config)
+	c.must(err)
+	otherwise := func(section string) {
+		c.must(os.WriteFile(c.config, []byte(strings.Replace(string(configuration), c.section, section, 1)), 0o600))
+	}
+	c.ok("adopt", c.name)
+	otherwise(variable)
+	c.fails(3, []string{"Keyturn itself asks Consul with the token of version 1", "from-file"}, "prepare", c.name)
+	otherwise(strings.Replace(c.section, filepath.Join(c.root, c.name), filepath.Join(c.root, "other"), 1))
+	c.fails(2, []string{"token", "other"}, "prepare", c.name)
+	c.must(os.WriteFile(c.config, configuration, 0o600))
+	c.ok("rotate", c.name)
+	time.Sleep(time.Second) // the overlap
+	otherwise(strings.Replace(strings.Replace(c.section, "own: true, ", "", 1), filepath.Join(c.root, c.name, "current", "token"), elsewhere, 1))
+	c.fails(3, []string{"Keyturn itself asks Consul with the token of version 1, which is to be deleted", "from-file"}, "cleanup", c.name)
+	c.must(os.WriteFile(c.config, configuration, 0o600))
+	c.ok("cleanup", c.name)
+	c.ok("rotate", "--wait", c.name)
+	p := c.status()
+	c.versions(p.Current)
+	if left := c.tokens(); len(left) != 1 || left[0].Description != fmt.Sprintf("keyturn %s v%d", c.name, p.Current) {
+		t.Errorf("Consul has %+v, want the token of version %d", left, p.Current)
+	}
+	if err := c.dc.CallAs(t.Context(), admin.SecretID, http.MethodGet, "/v1/acl/token/self", nil, nil); err == nil || !strings.Contains(err.Error(), "ACL not found") {
+		t.Errorf("Keyturn's first token asks, and the answer is %v", err)
+	}
+	c.ok("audit", "verify")
+}

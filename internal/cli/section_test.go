@@ -47,7 +47,7 @@ func TestNoFaultOfASectionHoldsAValue(t *testing.T) {
 			}
 		}
 	}
-	for _, key := range []string{"servers", "token", "ca", "probe", "cache-time", "description", "adopt", "policies", "roles", "service-identities", "node-identities", "insecure-tls", "gossip-key", "agent-token"} {
+	for _, key := range []string{"servers", "token", "ca", "probe", "cache-time", "description", "adopt", "policies", "roles", "service-identities", "node-identities", "insecure-tls", "gossip-key", "agent-token", "own"} {
 		for _, disguise := range append(disguises, "[https://u:"+planted+"@h:8501]", `["https://h/`+planted+`%zz"]`, `{probe: ["`+planted+`@h:1"]}`, "{probe: "+planted+"}", "{probe: ["+planted+"]}", "{agents: ["+planted+"]}", `{agents: ["https://u:`+planted+`@h:1"]}`, `{agents: ["https://h:1"], kinds: [`+planted+`]}`) {
 			section := map[string]string{"servers": `["https://h:8501"]`, "token": "{from-env: T}"}
 			section[key] = disguise

@@ -268,6 +268,9 @@ func (b *Backend) End(ctx context.Context, v rotation.Version, why rotation.Why)
 		return nil
 	}
 	if t != nil {
+		if err := c.another(ctx, v); err != nil {
+			return err
+		}
 		if err := rotation.CheckLease(ctx); err != nil {
 			return err
 		}

@@ -49,8 +49,8 @@ func TestPage(t *testing.T) {
 			}
 		}
 	}
-	if sections < 4 {
-		t.Errorf("the page shows %d sections, want at least 4", sections)
+	if sections < 5 {
+		t.Errorf("the page shows %d sections, want at least 5", sections)
 	}
 	for key := range (consul.Settings{}).Documented() {
 		if !strings.Contains(page, key+":") {

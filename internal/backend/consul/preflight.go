@@ -19,7 +19,7 @@ const redacted = "<hidden>"
 // Preflight checks that every server answers and is named in the settings, that the
 // administrator's token may write others, and that what they are to be linked with is
 // there. It reads only.
-func (b *Backend) Preflight(ctx context.Context, _ rotation.Credential) error {
+func (b *Backend) Preflight(ctx context.Context, cred rotation.Credential) error {
 	c, err := b.open(ctx)
 	if err != nil {
 		return err
@@ -33,7 +33,27 @@ func (b *Backend) Preflight(ctx context.Context, _ rotation.Credential) error {
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
+	if current, ok := cred.In(rotation.Current); ok && !b.settings.Itself {
+		if err := c.another(ctx, current); err != nil {
+			return err
+		}
+	}
 	return b.linkable(ctx, c)
+}
+
+// another refuses the token that Consul is asked with: nobody could go on once it is deleted.
+// Keyturn's own token is rotated by a credential whose target writes where it is read.
+func (c *cluster) another(ctx context.Context, v rotation.Version) error {
+	var self *api.ACLToken
+	err := c.anyServer(ctx, "looking at the administrator's token", func(ctx context.Context, client *api.Client) (err error) {
+		self, _, err = client.ACL().TokenReadSelf((&api.QueryOptions{}).WithContext(ctx))
+		return err
+	})
+	if err == nil && self.AccessorID == v.Identity {
+		err = refused("write own: true, and read the token from where this credential is written: token: {from-file: FOLDER/"+v.Credential+"/current/token}",
+			"Keyturn itself asks Consul with the token of version %d, which is to be deleted", v.Number)
+	}
+	return err
 }
 
 // linkable refuses policies and roles that Consul does not have.

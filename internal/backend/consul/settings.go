@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -22,6 +23,10 @@ type Settings struct {
 
 	// Token says where the administrator's token stands. It needs acl = "write".
 	Token secret.Source `yaml:"token"`
+
+	// Itself says that the credential is that very token, which is read from the folder that
+	// the target writes: token: {from-file: FOLDER/current/token}.
+	Itself bool `yaml:"own"`
 
 	// CA is the path of the PEM file with the authority that signs the certificates of
 	// the servers and of what stands under probe. Empty means the system's.
@@ -189,12 +194,38 @@ func (s Settings) check() error {
 		fault("adopt", "write the AccessorID, which `consul acl token read -self` says of a token; never the SecretID", "this is no accessor of a token")
 	}
 	s.checkLinks(fault)
+	s.checkOwn(fault)
 	for i, w := range s.InsecureTLS {
 		if !slices.Contains(weakenings, w) {
 			fault(fmt.Sprintf("insecure-tls.%d", i), "known are "+strings.Join(weakenings, ", "), "unknown weakening")
 		}
 	}
 	return errors.Join(faults...)
+}
+
+// ownFile is where a folder holds the token that Keyturn itself uses.
+var ownFile = filepath.Join("/current", fieldToken)
+
+// Own reports whether the credential is the token that Consul is asked with.
+func (s Settings) Own() bool { return s.Itself }
+
+// Place returns the key that names the folder in which a credential's target must keep
+// it, and the folder; "" for any.
+func (s Settings) Place() (key, folder string) {
+	if !s.Itself {
+		return "", ""
+	}
+	return "token", strings.TrimSuffix(s.Token.File, ownFile)
+}
+
+func (s Settings) checkOwn(fault faultFunc) {
+	switch {
+	case !s.Itself:
+	case s.GossipKey != nil || s.AgentToken != nil:
+		fault("own", "make a credential of its own", "Keyturn's own token is for nothing else")
+	case !filepath.IsAbs(s.Token.File) || !strings.HasSuffix(s.Token.File, ownFile):
+		fault("own", "write token: {from-file: /FOLDER/NAME/current/token}, as the directory target writes it", "the token is read from no place that the cutover moves")
+	}
 }
 
 func (s Settings) checkLinks(fault faultFunc) {

@@ -35,6 +35,10 @@ func TestSettings(t *testing.T) {
 		"service identity":   {good + "service-identities: [Orders!]", "service-identities.0", "cannot be an identity"},
 		"node without place": {good + "node-identities: [db1]", "node-identities.0", "of one datacenter"},
 		"weakening":          {good + "insecure-tls: [no-verify]", "insecure-tls.0", "unknown weakening"},
+		"own, by variable":   {good + "own: true", "own", "no place that the cutover moves"},
+		"own, elsewhere":     {strings.Replace(good, "from-env: KEYTURN_CONSUL_TOKEN", "from-file: /run/"+canary, 1) + "own: true", "own", "no place that the cutover moves"},
+		"own, relative":      {strings.Replace(good, "from-env: KEYTURN_CONSUL_TOKEN", "from-file: a/current/token", 1) + "own: true", "own", "no place that the cutover moves"},
+		"own gossip key":     {strings.Replace(good, "from-env: KEYTURN_CONSUL_TOKEN", "from-file: /a/current/token", 1) + "own: true\ngossip-key: {}", "own", "is for nothing else"},
 		"unknown key":        {good + "polices: [a]", "", "polices"},
 	} {
 		_, err := consul.Section(rotationtest.Decoder(c.text))

@@ -5,6 +5,7 @@ func (Settings) Documented() map[string]string {
 	return map[string]string{
 		"servers":            "The URL of the HTTP API of every server of the datacenter: https://consul-1.example.com:8501. Each is asked by itself.",
 		"token":              `Where the administrator's token stands. It needs acl = "write".`,
+		"own":                "Whether the credential is that very token: then it is read from the folder that the target writes, FOLDER/current/token.",
 		"ca":                 "The path of the PEM file with the authority of the servers. Default: the system's.",
 		"probe":              "The URLs by which services reach Consul, such as those of client agents. Default: the servers.",
 		"cache-time":         "How long an agent under probe may believe what it knows of a token: acl.token_ttl of its configuration. Default: 30s.",
