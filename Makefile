@@ -61,7 +61,7 @@ test: servers
 
 faults: install
 	KEYTURN_FAULTS=all $(STATIC) test -trimpath -exec $(CURDIR)/.ci/as-root -count=1 -timeout 60m \
-		-run "FaultMatrix|Failover|EngineRestarts|LeaderIsKilled|NodeIsCutOff|CannotAnswer|SwarmUn|ValidationFails|Outage|WithoutGitHub|Cancel|BetweenPhases|ReleaseAmid|FullDisk|ClocksThatDiffer|Limits|MemberDown|GossipMembers|GossipContract|AgentDown" \
+		-run "FaultMatrix|Failover|EngineRestarts|LeaderIsKilled|NodeIsCutOff|CannotAnswer|SwarmUn|ValidationFails|Outage|WithoutGitHub|Cancel|BetweenPhases|ReleaseAmid|FullDisk|ClocksThatDiffer|Limits|MemberDown|GossipMembers|GossipContract|AgentDown|ConsulServerDown|ConsulThroughSwarm" \
 		./internal/rotation ./internal/cli ./internal/backend/consul ./internal/target/... ./internal/journal/... ./internal/githubapp
 
 # Those that say journey(t).

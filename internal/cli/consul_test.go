@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/docker/docker/api/types/swarm"
+
 	"github.com/keyturn/keyturn/internal/testserver"
 )
 
@@ -22,7 +24,7 @@ type consulShop struct {
 }
 
 // newConsulShop makes the administrator's token and one for services, by hand.
-func newConsulShop(t *testing.T, dc *testserver.Consul) *consulShop {
+func newConsulShop(t testing.TB, dc *testserver.Consul) *consulShop {
 	t.Helper()
 	dir := t.TempDir()
 	name := fmt.Sprintf("kv%d", serial.Add(1))
@@ -39,8 +41,9 @@ func newConsulShop(t *testing.T, dc *testserver.Consul) *consulShop {
 	return k
 }
 
-// onSwarm deploys a service that writes to Consul and reads from it all the time.
-func (c *consulShop) onSwarm() *stack {
+// onSwarm deploys a service that writes to Consul and reads from it all the time. More is a
+// line of the credential in the configuration, or "".
+func (c *consulShop) onSwarm(more string, options ...stackOption) *stack {
 	c.t.Helper()
 	engine := stackEngine(c.t)
 	k := &stack{shop: c.shop, engine: engine, client: engine.Client(), service: c.name + "_app", secret: c.name + "_consul_token", load: filepath.Join(filepath.Dir(c.config), "load")}
@@ -57,12 +60,17 @@ credentials:
     minimum-age: 0s
     overlap: 1s
     rollout: {monitor: 2s, health-timeout: 60s, timeout: 240s}
-`, k.journal, engine.Host(), probeImage, k.name, c.section)), 0o600))
+    %[6]s
+`, k.journal, engine.Host(), probeImage, k.name, c.section, more)), 0o600))
 	ref, err := engine.CreateSecret(c.t.Context(), k.secret, []byte(c.old.SecretID+"\n"))
 	k.must(err)
 	ref.File.Name, ref.File.Mode = "consul_token", 0o400
-	k.serve(k.specOf(ref, c.dc.CAFile(), "CONSUL_HTTP_ADDR="+c.dc.URLs()[0], "CONSUL_HTTP_TOKEN_FILE=/run/secrets/consul_token", "CONSUL_CACERT=/ca.pem",
-		"LOAD_KV_PREFIX="+k.name+"/", "LOAD_EVERY=500ms"))
+	spec := k.specOf(ref, c.dc.CAFile(), "CONSUL_HTTP_ADDR="+c.dc.URLs()[0], "CONSUL_HTTP_TOKEN_FILE=/run/secrets/consul_token", "CONSUL_CACERT=/ca.pem",
+		"LOAD_KV_PREFIX="+k.name+"/", "LOAD_EVERY=500ms")
+	for _, o := range options {
+		o(&spec)
+	}
+	k.serve(spec)
 	return k
 }
 
@@ -132,7 +140,7 @@ func TestConsulOnSwarm(t *testing.T) {
 	journey(t)
 	t.Parallel()
 	c := newConsulShop(t, testserver.NewConsul(t, 3))
-	k := c.onSwarm()
+	k := c.onSwarm("")
 	k.ok("doctor")
 	k.ok("adopt", k.name)
 	t.Log(k.ok("plan", k.name))
@@ -166,6 +174,89 @@ func TestConsulOnSwarm(t *testing.T) {
 		k.must(err)
 		k.clean(string(log))
 	}
+}
+
+// TestConsulThroughSwarm rotates a token where only the overlay network reaches Consul, killed
+// in the middle (with KEYTURN_FAULTS=all after a rotation that is not): no request fails, and no relay
+// is left.
+func TestConsulThroughSwarm(t *testing.T) {
+	t.Parallel()
+	o, host := newOverlay(t)
+	c := newConsulShop(t, testserver.NewConsulIn(t, o.netns, host))
+	k := c.onSwarm("through: swarm", func(s *swarm.ServiceSpec) {
+		s.TaskTemplate.Networks = []swarm.NetworkAttachmentConfig{{Target: o.network}}
+		s.EndpointSpec = &swarm.EndpointSpec{Mode: swarm.ResolutionModeDNSRR}
+	})
+	k.ok("adopt", k.name)
+	k.ok("plan", k.name)
+	if os.Getenv("KEYTURN_FAULTS") == "all" {
+		k.ok("rotate", "--wait", k.name)
+		k.done(2)
+	}
+	k.dieIn("after effect: prepare arm")
+	k.ok("rotate", "--wait", k.name)
+	current := k.status().Current
+	k.done(current)
+	if left := c.tokens(); len(left) != 1 || left[0].Description != fmt.Sprintf("keyturn %s v%d", k.name, current) {
+		t.Errorf("Consul has %+v, want the token of version %d", left, current)
+	}
+	k.noneFailed()
+	k.noRelay()
+	log, err := os.ReadFile(c.dc.LogFile(0))
+	k.must(err)
+	k.clean(string(log))
+}
+
+// TestConsulServerDown kills or stops one of three servers amid each phase of a token's
+// rotation (with KEYTURN_FAULTS=all; else the cutover's): the run in hand cannot tell, and undoes nothing,
+// the services' token works all the while, and the same command finishes when the server is back.
+func TestConsulServerDown(t *testing.T) {
+	t.Parallel()
+	dc := testserver.NewConsul(t, 3)
+	c := newConsulShop(t, dc)
+	c.inDirectory()
+	c.ok("adopt", c.name)
+	stop := c.uses()
+	all := os.Getenv("KEYTURN_FAULTS") == "all"
+	for i, st := range []struct {
+		point  string
+		args   []string
+		sample bool
+	}{
+		{"before effect: prepare arm", []string{"prepare", c.name}, false},
+		{"before effect: validate probe", []string{"validate", c.name}, false},
+		{"before effect: cutover lift bound", []string{"cutover", c.name}, true},
+		{"before effect: cleanup end", []string{"cleanup", "--force", "drill", c.name}, false},
+	} {
+		if !all && !st.sample {
+			c.ok(st.args...)
+			continue
+		}
+		back := func() { c.must(dc.Start(2)) }
+		r := c.start(st.point, st.args...)
+		if i%2 == 0 {
+			dc.Kill(2)
+		} else {
+			c.must(dc.Pause(2))
+			back = func() { c.must(dc.Continue(2)) }
+		}
+		r.goOn()
+		if got := r.wait(); got.code != 4 || !strings.Contains(got.stderr, dc.URLs()[2]) && !strings.Contains(got.stderr, "cannot tell") || strings.Contains(got.stderr, "rolled back") {
+			t.Errorf("%s: exit %d, want 4, with the server's name and nothing undone\n%s%s", st.point, got.code, got.stdout, got.stderr)
+		}
+		back()
+		dc.Await(t, 2)
+		c.ok(st.args...)
+	}
+	if tried, failures := stop(); tried == 0 || len(failures) > 0 {
+		t.Errorf("of %d requests failed: %q", tried, failures)
+	}
+	p := c.status()
+	c.versions(p.Current)
+	if left := c.tokens(); len(left) != 1 || left[0].Description != fmt.Sprintf("keyturn %s v%d", c.name, p.Current) {
+		t.Errorf("Consul has %+v, want the token of version %d", left, p.Current)
+	}
+	c.ok("audit", "verify")
 }
 
 // TestCrashConsul kills keyturn before and after every record and every effect of a

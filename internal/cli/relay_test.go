@@ -29,13 +29,22 @@ type overlaid struct {
 // newOverlaid makes a network and a task on it, and starts a server there.
 func newOverlaid(t testing.TB, settings map[string]string) overlaid {
 	t.Helper()
+	o, host := newOverlay(t)
+	o.pg = testserver.NewPostgres(t, testserver.PostgresOptions{Names: []string{host}, Netns: o.netns, Settings: settings})
+	return o
+}
+
+// newOverlay makes a network and a task on it, for a server in the task's network
+// namespace, and returns the name that leads there.
+func newOverlay(t testing.TB) (o overlaid, host string) {
+	t.Helper()
 	k := &stack{shop: &shop{t: t, name: fmt.Sprintf("net%d", serial.Add(1))}, engine: stackEngine(t)}
 	k.client = k.engine.Client()
 	ctx, cancel := context.WithTimeout(context.Background(), 4*time.Minute)
 	defer cancel()
 	k.buildRunner(ctx)
 	made := k.overlay(k.name)
-	host := k.name + "_db"
+	host = k.name + "_db"
 	_, err := k.engine.CreateService(ctx, swarm.ServiceSpec{
 		Annotations: swarm.Annotations{Name: host},
 		TaskTemplate: swarm.TaskSpec{
@@ -51,8 +60,7 @@ func newOverlaid(t testing.TB, settings map[string]string) overlaid {
 	info, err := k.client.ContainerInspect(ctx, tasks[0].Status.ContainerStatus.ContainerID)
 	k.must(err)
 	netns := fmt.Sprintf("/proc/%d/root/proc/%d/ns/net", k.engine.Pid(), info.State.Pid)
-	pg := testserver.NewPostgres(t, testserver.PostgresOptions{Names: []string{host}, Netns: netns, Settings: settings})
-	return overlaid{pg, made, k.name, netns}
+	return overlaid{network: made, name: k.name, netns: netns}, host
 }
 
 // overlay makes an overlay network and returns its id. It is removed after the

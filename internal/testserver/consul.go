@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -27,6 +28,8 @@ import (
 // with certificates of their own authority, and gossip with a key.
 type Consul struct {
 	dir        string
+	host       string // by which the API is reached
+	netns      string // that the servers run in; "": ours
 	authority  *Authority
 	servers    []*consulServer
 	management string
@@ -46,7 +49,17 @@ type consulServer struct {
 // NewConsul starts a datacenter of so many servers as long as the test runs.
 func NewConsul(t testing.TB, servers int) *Consul {
 	t.Helper()
-	c := &Consul{dir: t.TempDir()}
+	return newConsul(t, &Consul{dir: t.TempDir(), host: "127.0.0.1"}, servers)
+}
+
+// NewConsulIn starts one server in a network namespace, in which a name leads to it.
+func NewConsulIn(t testing.TB, netns, host string) *Consul {
+	t.Helper()
+	return newConsul(t, &Consul{dir: t.TempDir(), host: host, netns: netns}, 1)
+}
+
+func newConsul(t testing.TB, c *Consul, servers int) *Consul {
+	t.Helper()
 	t.Cleanup(c.stop)
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Minute) // it may be built first
 	defer cancel()
@@ -66,7 +79,7 @@ type SharedConsul struct {
 func (s *SharedConsul) Get(t testing.TB) *Consul {
 	t.Helper()
 	s.once.Do(func() {
-		s.consul = &Consul{}
+		s.consul = &Consul{host: "127.0.0.1"}
 		if s.consul.dir, s.err = os.MkdirTemp("", "keyturn-consul-"); s.err == nil {
 			s.err = s.consul.start(context.Background(), 1)
 		}
@@ -94,7 +107,11 @@ func (c *Consul) start(ctx context.Context, servers int) (err error) {
 	}
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM(c.authority.PEM)
-	c.http = &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS13}}}
+	transport := &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS13}}
+	if c.netns != "" {
+		transport.DialContext = DialIn(c.netns)
+	}
+	c.http = &http.Client{Timeout: 10 * time.Second, Transport: transport}
 	if err := os.WriteFile(c.CAFile(), c.authority.PEM, 0o644); err != nil {
 		return err
 	}
@@ -128,7 +145,10 @@ func (c *Consul) start(ctx context.Context, servers int) (err error) {
 func (c *Consul) Start(i int) (err error) {
 	s := c.servers[i]
 	cmd := exec.Command(c.program, "agent", "-config-file", filepath.Join(s.dir, "consul.json"))
-	cmd.Dir = s.dir
+	cmd.Dir, cmd.SysProcAttr = s.dir, &syscall.SysProcAttr{}
+	if c.netns != "" {
+		within(cmd, c.netns)
+	}
 	s.process, err = startProcess(cmd, c.LogFile(i))
 	return err
 }
@@ -217,7 +237,7 @@ func (c *Consul) stop() {
 func (c *Consul) URLs() []string {
 	var out []string
 	for _, s := range c.servers {
-		out = append(out, fmt.Sprintf("https://127.0.0.1:%d", s.https))
+		out = append(out, fmt.Sprintf("https://%s:%d", c.host, s.https))
 	}
 	return out
 }

@@ -48,7 +48,7 @@ func (c *Consul) write(s *consulServer, gossip string, more map[string]any) erro
 	if err := os.MkdirAll(s.dir, 0o700); err != nil {
 		return err
 	}
-	cert, key, err := c.authority.Issue(Certificate{Names: []string{"127.0.0.1", "localhost"}})
+	cert, key, err := c.authority.Issue(Certificate{Names: []string{c.host, "127.0.0.1", "localhost"}})
 	if err != nil {
 		return err
 	}
@@ -65,6 +65,9 @@ func (c *Consul) write(s *consulServer, gossip string, more map[string]any) erro
 		"acl":   map[string]any{"enabled": true, "default_policy": "deny", "tokens": map[string]string{"initial_management": c.management, "agent": c.management}},
 		"tls":   map[string]any{"https": map[string]any{"cert_file": filepath.Join(s.dir, "cert.pem"), "key_file": filepath.Join(s.dir, "key.pem"), "tls_min_version": "TLSv1_2"}},
 	}
+	if c.netns != "" {
+		all["client_addr"] = "0.0.0.0"
+	}
 	maps.Copy(all, more)
 	config, err := json.Marshal(all)
 	if err != nil {
@@ -73,6 +76,9 @@ func (c *Consul) write(s *consulServer, gossip string, more map[string]any) erro
 	return errors.Join(os.WriteFile(filepath.Join(s.dir, "cert.pem"), cert, 0o600), os.WriteFile(filepath.Join(s.dir, "key.pem"), key, 0o600),
 		os.WriteFile(filepath.Join(s.dir, "consul.json"), config, 0o600))
 }
+
+// Program is the path of Consul's program.
+func (c *Consul) Program() string { return c.program }
 
 // Kill ends a server at once.
 func (c *Consul) Kill(i int) { c.servers[i].process.kill() }
