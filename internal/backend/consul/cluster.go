@@ -45,7 +45,7 @@ func (b *Backend) open(ctx context.Context) (*cluster, error) { return b.options
 func (o Options) open(ctx context.Context, settings Settings) (*cluster, error) {
 	token, err := settings.Token.Read(o.Getenv)
 	if err != nil {
-		return nil, rotation.Classify(rotation.Invalid, "", fmt.Errorf("consul: the administrator's token: %w", err))
+		return nil, rotation.Classify(rotation.Invalid, "put it where token: says, from the runner's secrets", fmt.Errorf("consul: the administrator's token: %w", err))
 	}
 	if o.Ready != nil {
 		if err := o.Ready(ctx); err != nil {
