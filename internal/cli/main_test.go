@@ -18,6 +18,7 @@ var servers struct {
 	postgres testserver.SharedPostgres
 	engine   testserver.SharedEngine
 	consul   testserver.SharedConsul
+	kafka    testserver.SharedKafka
 }
 
 // The test binary is keyturn itself if this variable says so: for tests that
@@ -41,7 +42,7 @@ func TestMain(m *testing.M) {
 		os.Exit(program())
 	}
 	servers.engine.Options.TLS = true
-	os.Exit(testserver.Main(m, &servers.postgres, &servers.engine, &servers.consul))
+	os.Exit(testserver.Main(m, &servers.postgres, &servers.engine, &servers.consul, &servers.kafka))
 }
 
 func program() int {

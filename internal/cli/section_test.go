@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/keyturn/keyturn/internal/backend/kafka"
 	"github.com/keyturn/keyturn/internal/cli"
 	"github.com/keyturn/keyturn/internal/config"
 )
@@ -56,6 +57,19 @@ func TestNoFaultOfASectionHoldsAValue(t *testing.T) {
 				text += "      " + k + ": " + section[k] + "\n"
 			}
 			if tells(t, "consul."+key, disguise, text, planted) {
+				refused++
+			}
+		}
+	}
+	for key := range (kafka.Settings{}).Documented() {
+		for _, disguise := range append(disguises, `["u:`+planted+`@h:9093"]`, `["kafka://`+planted+`:9093"]`) {
+			section := map[string]string{"brokers": `["h:9093"]`, "admin": "keyturn", "admin-password": "{from-env: T}", "principals": "[a, b]"}
+			section[key] = disguise
+			text := "version: 1\ncredentials:\n  topic:\n    services: {api: {file: {PASSWORD_FILE: password}}}\n    kafka:\n"
+			for _, k := range sortedNames(section) {
+				text += "      " + k + ": " + section[k] + "\n"
+			}
+			if tells(t, "kafka."+key, disguise, text, planted) {
 				refused++
 			}
 		}
@@ -130,5 +144,15 @@ func TestWhatAKindNeeds(t *testing.T) {
 		case tt.key == "" && err != nil, tt.key != "" && (err == nil || !strings.Contains(err.Error(), "credentials.x."+tt.key+": ") || !strings.Contains(err.Error(), tt.text)):
 			t.Errorf("%s with %q: %v, want %s: %s", tt.section, tt.more, err, tt.key, tt.text)
 		}
+	}
+}
+
+// TestOnePrincipalIsNotBuilt shows that a way to rotate Kafka's credentials is refused by its name.
+func TestOnePrincipalIsNotBuilt(t *testing.T) {
+	const text = "version: 1\ncredentials:\n  x:\n    services: {api: {file: {P: password}}}\n" +
+		"    kafka: {brokers: ['h:9093'], admin: keyturn, admin-password: {from-env: T}, principals: [a, b], principal: orders}\n"
+	_, err := config.Parse("f.yml", []byte(text), cli.Sections())
+	if err == nil || !strings.Contains(err.Error(), `credentials.x.kafka.principal: "principal" is not built yet`) || strings.Contains(err.Error(), "orders") {
+		t.Errorf("Parse = %v, want the one fault that principal is not built yet", err)
 	}
 }

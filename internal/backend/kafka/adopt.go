@@ -9,7 +9,7 @@ import (
 )
 
 // Adopt takes over the user that the settings name as version 1. That services have its
-// password, the probe of an adoption proves.
+// password, and is no super user, the probe of an adoption proves.
 func (b *Backend) Adopt(ctx context.Context, v rotation.Version) (rotation.Version, error) {
 	user := b.settings.Adopt
 	if user == "" {
@@ -47,15 +47,6 @@ func (b *Backend) Adopt(ctx context.Context, v rotation.Version) (rotation.Versi
 	}
 	if len(has.stopped()) > 0 {
 		return v, refused("remove that ACL", "%q is denied what it needs: %s", user, has.stopped()[0])
-	}
-	configs, err := b.configs(ctx, c)
-	if err != nil {
-		return v, err
-	}
-	for _, values := range configs {
-		if isSuper(values, user) {
-			return v, refused("give the services a user of their own, and let that be adopted", "%q is a super user, which no ACL stops", user)
-		}
 	}
 	v = v.Clone()
 	v.Identity = user

@@ -14,6 +14,9 @@ import (
 	"github.com/keyturn/keyturn/internal/secret"
 )
 
+// codePower stands for a user that may do more than a service should.
+const codePower = "power"
+
 // probeSettings travel in [rotation.ProbeSpec.Settings].
 type probeSettings struct {
 	Mechanism   string   `json:"mechanism"`
@@ -35,7 +38,7 @@ func (b *Backend) ProbeSpec(v rotation.Version) rotation.ProbeSpec {
 //
 // Only SASL_AUTHENTICATION_FAILED is Dead: Kafka says it of a wrong value, of a user that is
 // unknown, and of one that has no credential for the mechanism. A topic that the version may not
-// see makes it Unfit. All else that is not success is Inconclusive, such as a mechanism
+// see makes it Unfit, and so does the right to alter the cluster. All else that is not success is Inconclusive, such as a mechanism
 // that a listener does not take, or a connection that the broker closes.
 func Login(ctx context.Context, spec rotation.ProbeSpec, m rotation.Material) rotation.ProbeResult {
 	var settings probeSettings
@@ -91,7 +94,12 @@ func try(ctx context.Context, l line, endpoint string, topics []string) rotation
 		topic.Topic = kmsg.StringPtr(name)
 		request.Topics = append(request.Topics, topic)
 	}
-	resp, err := ask[*kmsg.MetadataResponse](ctx, broker{endpoint, client, callTimeout}, request)
+	at := broker{endpoint, client, callTimeout}
+	resp, err := ask[*kmsg.MetadataResponse](ctx, at, request)
+	var may int32
+	if err == nil {
+		may, err = mayOn(ctx, at)
+	}
 	if err != nil {
 		r.Reason = transportText(err)
 		if kind, ok := errors.AsType[*kerr.Error](err); ok {
@@ -103,6 +111,9 @@ func try(ctx context.Context, l line, endpoint string, topics []string) rotation
 		return r
 	}
 	r.Answer = rotation.Alive
+	if may&(1<<kmsg.ACLOperationAlter) != 0 {
+		r.Answer, r.Code, r.Reason = rotation.Unfit, codePower, "it may alter the cluster: it is a super user, which no ACL stops, or an administrator"
+	}
 	for _, t := range resp.Topics {
 		name := ""
 		if t.Topic != nil {

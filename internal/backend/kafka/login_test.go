@@ -25,6 +25,7 @@ func TestAnswers(t *testing.T) {
 	f.k.Allow(t, v.Identity, testserver.KafkaRule{Type: kmsg.ACLResourceTypeTopic, Name: f.name, Operation: kmsg.ACLOperationDescribe})
 	stranger := f.name + "-stranger"
 	f.k.User(t, stranger, "hers")
+	f.k.User(t, "root", "his")
 	spec := b.ProbeSpec(v)
 	at := func(change func(*rotation.ProbeSpec)) rotation.ProbeSpec {
 		s := spec
@@ -80,6 +81,7 @@ func TestAnswers(t *testing.T) {
 		"unknown user":         {at(func(s *rotation.ProbeSpec) { s.Identity = "nobody" }), m, rotation.Dead},
 		"another mechanism":    {asks(func(s *kafka.Settings) { s.Mechanism = "SCRAM-SHA-256" }), m, rotation.Dead},
 		"not authorised":       {at(func(s *rotation.ProbeSpec) { s.Identity = stranger }), of("hers"), rotation.Unfit},
+		"a super user":         {at(func(s *rotation.ProbeSpec) { s.Identity = "root" }), of("his"), rotation.Unfit},
 		"another topic":        {asks(other), m, rotation.Unfit},
 		"no field":             {spec, rotation.Material{"a": m["password"], "b": m["password"]}, rotation.Inconclusive},
 		"broker down":          {at(func(s *rotation.ProbeSpec) { s.Endpoints = []string{gone} }), m, rotation.Inconclusive},

@@ -15,7 +15,7 @@ import (
 var needed = []kmsg.ACLOperation{kmsg.ACLOperationAlter, kmsg.ACLOperationDescribe, kmsg.ACLOperationAlterConfigs, kmsg.ACLOperationDescribeConfigs}
 
 // Preflight checks that every broker answers and is named in the settings, that the
-// administrator may do what a rotation does, and that ACLs can stop the principals. It reads only.
+// administrator may do what a rotation does, and that there are ACLs. It reads only.
 func (b *Backend) Preflight(ctx context.Context, _ rotation.Credential) error {
 	c, err := b.open(ctx)
 	if err != nil {
@@ -26,32 +26,13 @@ func (b *Backend) Preflight(ctx context.Context, _ rotation.Credential) error {
 	if err != nil {
 		return err
 	}
-	if _, err := c.rights(ctx, b.settings.Principals[0]); err != nil { // without an authorizer there are none
-		return err
-	}
-	configs, err := b.configs(ctx, c)
-	if err != nil {
-		return err
-	}
-	for _, values := range configs {
-		for _, principal := range b.settings.Principals {
-			if isSuper(values, principal) {
-				return refused("take it out of super.users: no ACL stops a super user", "%q is a super user, which could not be ended", principal)
-			}
-		}
-	}
-	return nil
-}
-
-func isSuper(values map[string]string, user string) bool {
-	return slices.Contains(strings.Split(strings.ReplaceAll(values["super.users"], " ", ""), ";"), "User:"+user)
+	_, err = c.rights(ctx, b.settings.Principals[0]) // without an authorizer there are none
+	return err
 }
 
 // ready checks one broker.
 func (c *cluster) ready(ctx context.Context, b broker) error {
-	request := noTopics()
-	request.IncludeClusterAuthorizedOperations = true
-	resp, err := ask[*kmsg.MetadataResponse](ctx, b, request)
+	resp, err := ask[*kmsg.MetadataResponse](ctx, b, noTopics())
 	if err != nil {
 		return err
 	}
@@ -59,18 +40,13 @@ func (c *cluster) ready(ctx context.Context, b broker) error {
 		return refused("name each broker by itself under brokers:, not what balances between them",
 			"%s says that %d brokers are in the cluster, and %d are named: whether a credential is dead is asked of every one", b.address, len(resp.Brokers), len(c.brokers))
 	}
-	described := kmsg.NewPtrDescribeClusterRequest()
-	described.IncludeClusterAuthorizedOperations = true
-	cluster, err := ask[*kmsg.DescribeClusterResponse](ctx, b, described)
+	may, err := mayOn(ctx, b)
 	if err != nil {
-		return err
-	}
-	if err := refusalOf(cluster.ErrorCode, cluster.ErrorMessage); err != nil {
 		return err
 	}
 	var lacks []string
 	for _, operation := range needed {
-		if cluster.ClusterAuthorizedOperations&(1<<operation) == 0 {
+		if may&(1<<operation) == 0 {
 			lacks = append(lacks, operation.String())
 		}
 	}
@@ -78,6 +54,17 @@ func (c *cluster) ready(ctx context.Context, b broker) error {
 		return refused("allow it that: kafka-acls --add --cluster --allow-principal User:… --operation …", "%s: the administrator may not %s on the cluster", b.address, strings.Join(lacks, ", "))
 	}
 	return nil
+}
+
+// mayOn returns what whoever asks may do with the cluster: a bit for each operation.
+func mayOn(ctx context.Context, b broker) (int32, error) {
+	request := kmsg.NewPtrDescribeClusterRequest()
+	request.IncludeClusterAuthorizedOperations = true
+	resp, err := ask[*kmsg.DescribeClusterResponse](ctx, b, request)
+	if err != nil {
+		return 0, err
+	}
+	return resp.ClusterAuthorizedOperations, refusalOf(resp.ErrorCode, resp.ErrorMessage)
 }
 
 // configs returns the configuration of every broker, by its address, as far as it is no secret.

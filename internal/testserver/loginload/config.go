@@ -18,6 +18,7 @@ type config struct {
 	host, port, database, caFile          string
 	dir, task, healthFile, unhealthyUser  string
 	consul, consulTokenFile, consulPrefix string
+	kafka                                 *kafkaLoad // nil: something else is used
 	every, timeout                        time.Duration
 }
 
@@ -40,6 +41,10 @@ func readConfig(getenv func(string) string) (config, error) {
 	if c.consul = getenv("CONSUL_HTTP_ADDR"); c.consul != "" {
 		c.consulTokenFile, c.consulPrefix, c.caFile = getenv("CONSUL_HTTP_TOKEN_FILE"), getenv("LOAD_KV_PREFIX"), getenv("CONSUL_CACERT")
 	}
+	if brokers := getenv("KAFKA_BROKERS"); brokers != "" {
+		c.caFile = getenv("KAFKA_CA_FILE")
+		c.kafka = &kafkaLoad{brokers: brokers, user: getenv("KAFKA_USERNAME"), passwordFile: getenv("KAFKA_PASSWORD_FILE"), topic: getenv("LOAD_TOPIC"), group: getenv("LOAD_GROUP"), tell: getenv("LOAD_TELL")}
+	}
 	if c.task == "" {
 		host, _ := os.Hostname()
 		c.task = host + "-" + rand.Text()[:8]
@@ -53,7 +58,7 @@ func readConfig(getenv func(string) string) (config, error) {
 	if err := errors.Join(err1, err2); err != nil {
 		return config{}, err
 	}
-	if c.consul == "" && c.urlFile == "" && (c.passwordFile == "" || c.user == "" && c.userFile == "") {
+	if c.kafka == nil && c.consul == "" && c.urlFile == "" && (c.passwordFile == "" || c.user == "" && c.userFile == "") {
 		return config{}, errors.New("set DATABASE_URL_FILE, or POSTGRES_USER and POSTGRES_PASSWORD_FILE")
 	}
 	return c, nil

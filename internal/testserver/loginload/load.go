@@ -16,6 +16,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/twmb/franz-go/pkg/kerr"
 
 	"github.com/keyturn/keyturn/internal/testserver/outcome"
 )
@@ -57,6 +58,9 @@ func (l *load) run(ctx context.Context) error {
 		case <-ticks.C:
 		case <-ctx.Done():
 		}
+	}
+	if k := l.config.kafka; k != nil && k.client != nil {
+		k.client.CloseAllowingRebalance() // another task takes what this one has read
 	}
 	return write(out, l.final)
 }
@@ -112,6 +116,9 @@ var errCredential = errors.New("reading the credential")
 
 // try opens a connection, asks who it is, and closes it.
 func (c config) try(ctx context.Context, o *outcome.Login) error {
+	if c.kafka != nil {
+		return c.useKafka(ctx, o)
+	}
 	if c.consul != "" {
 		return c.useConsul(ctx, o)
 	}
@@ -131,6 +138,9 @@ func (c config) try(ctx context.Context, o *outcome.Login) error {
 func classify(err error) (code, message string) {
 	if code, message, ok := classifyRefusal(err); ok {
 		return code, message
+	}
+	if kind, ok := errors.AsType[*kerr.Error](err); ok {
+		return kind.Message, kind.Description
 	}
 	var pg *pgconn.PgError
 	var network net.Error

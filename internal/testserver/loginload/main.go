@@ -19,6 +19,13 @@
 //	CONSUL_HTTP_ADDR         Consul instead: a key below LOAD_KV_PREFIX is written and
 //	                         read, with the token in CONSUL_HTTP_TOKEN_FILE and
 //	                         the authority in CONSUL_CACERT
+//	KAFKA_BROKERS            Kafka instead: records of a number that grows are produced
+//	                         to LOAD_TOPIC, or consumed from there as the group LOAD_GROUP,
+//	                         on one connection; as KAFKA_USERNAME with the password in
+//	                         KAFKA_PASSWORD_FILE (SCRAM-SHA-512) and the authority in
+//	                         KAFKA_CA_FILE. LOAD_DIR then holds the records, too
+//	LOAD_TELL                a file to which the password is added, for a test that
+//	                         looks for it elsewhere (Kafka)
 //	LOAD_DIR                 a shared folder for the outcomes
 //	LOAD_TASK                the task's name (in Swarm: {{.Task.Name}})
 //	LOAD_EVERY               the pause between the starts of two logins, default 20ms
