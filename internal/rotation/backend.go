@@ -66,6 +66,16 @@ type Minter interface {
 	Mint(context.Context, Version) (Version, Material, error)
 }
 
+// An Orderer is a [Minter] that is asked for a version before it makes it: what was asked
+// for has a public handle, such as the URL of an order. Order returns the version with
+// the handle among its public fields. It is on the record before Mint is called, so that
+// what an interrupted Mint made is found by it and ended; what an interrupted Order asked
+// for was not made, and ends by itself.
+type Orderer interface {
+	Minter
+	Order(context.Context, Version) (Version, error)
+}
+
 // An Activator has a half of the cutover of its own: a gossip key to use, a
 // single login to change. Activate makes the version the one in use;
 // activating the version before undoes it.
@@ -91,6 +101,20 @@ type Gapped interface {
 type Fading interface {
 	// Life is how long a version lives.
 	Life() time.Duration
+}
+
+// A Revocable backend's versions end by themselves, as those of a [Fading] one do, and can
+// be ended before by whoever administrates it, as certificates can: nothing waits for
+// their time.
+type Revocable interface {
+	// Mortal says that they end by themselves, in a clause for people.
+	Mortal() string
+}
+
+// A Renewer says by what it hears from its system when a version is to be followed by the
+// next one, which may be at once; the zero time: it hears nothing of that. It reads only.
+type Renewer interface {
+	RenewAt(context.Context, Version) (time.Time, error)
 }
 
 // A OneWay backend cannot go back once its half of the cutover is done and services

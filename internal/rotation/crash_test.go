@@ -18,6 +18,7 @@ type shape func(*rotationtest.World) rotation.Backend
 
 func drafted(w *rotationtest.World) rotation.Backend   { return w.Drafted("orders") }
 func minted(w *rotationtest.World) rotation.Backend    { return w.Minted("orders") }
+func ordered(w *rotationtest.World) rotation.Backend   { return w.Ordered("orders") }
 func activated(w *rotationtest.World) rotation.Backend { return w.Activated("orders") }
 func replacing(w *rotationtest.World) rotation.Backend { return w.Replacing("orders") }
 
@@ -56,7 +57,7 @@ func cycles(n int) (acts []rotationtest.Act) {
 
 // Two rotations in a row from an adopted version.
 func TestCrashMatrix(t *testing.T) {
-	for name, shape := range map[string]shape{"drafted": drafted, "minted": minted, "activated": activated, "replacing": replacing} {
+	for name, shape := range map[string]shape{"drafted": drafted, "minted": minted, "ordered": ordered, "activated": activated, "replacing": replacing} {
 		for _, mounts := range []rotation.Mounts{rotation.Switch, rotation.Dual} {
 			if mounts == rotation.Dual && name != "drafted" && os.Getenv("KEYTURN_CRASH") != "all" {
 				continue // what is mounted beside hangs on no backend
@@ -81,7 +82,7 @@ func TestCrashMatrixOfTheFirstVersion(t *testing.T) {
 // The way back: the next version makes tasks unhealthy, and later somebody asks
 // for it while the overlap lasts; then a rotation goes through.
 func TestCrashMatrixOfTheWayBack(t *testing.T) {
-	for name, shape := range map[string]shape{"drafted": drafted, "minted": minted, "activated": activated, "replacing": replacing} {
+	for name, shape := range map[string]shape{"drafted": drafted, "minted": minted, "ordered": ordered, "activated": activated, "replacing": replacing} {
 		mounts := map[string]rotation.Mounts{"drafted": rotation.Dual, "minted": rotation.Switch, "activated": rotation.Switch, "replacing": rotation.Switch}[name]
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

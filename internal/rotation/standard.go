@@ -111,6 +111,9 @@ func (s *Standard) prepareSteps() []Step {
 		return steps // putting is the cutover
 	}
 	put := Step{Name: "put", Effect: Put, Do: s.put, Undo: s.unput}
+	if _, ordered := s.Backend.(Orderer); ordered {
+		steps = append(steps, Step{Name: "order", Effect: Mint, Do: s.order, Undo: s.disarm})
+	}
 	if _, minted := s.Backend.(Minter); minted {
 		return append(steps, Step{Name: "mint", Effect: Mint, Do: s.mint, Undo: s.disarm}, put)
 	}

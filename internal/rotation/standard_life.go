@@ -94,6 +94,11 @@ func (s *Standard) overwrite(ctx context.Context, c Credential) (Result, error) 
 	var err error
 	if !ok {
 		if minted {
+			if o, ordered := minter.(Orderer); ordered {
+				if next, err = o.Order(ctx, next); err != nil {
+					return Result{}, err
+				}
+			}
 			next, err = s.mintNext(ctx, minter, next)
 		} else {
 			next, err = s.draftNext(next)

@@ -86,7 +86,9 @@ func (s *Standard) both(ctx context.Context, next, last Version) (n, l ProbeResu
 // faded reports whether a version has ended by itself: it is no control of anything,
 // and no version to go back to.
 func (s *Standard) faded(ctx context.Context, v Version) bool {
-	if _, ok := s.Backend.(Fading); !ok || v.Number == 0 {
+	_, fading := s.Backend.(Fading)
+	_, revocable := s.Backend.(Revocable)
+	if !fading && !revocable || v.Number == 0 {
 		return false
 	}
 	standing, err := s.Backend.Observe(ctx, v)

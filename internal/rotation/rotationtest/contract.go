@@ -162,7 +162,15 @@ func (c *contract) stage(number int, until time.Time) made {
 	c.t.Helper()
 	x := c.draft(number)
 	if minter, ok := c.Backend.(rotation.Minter); ok {
-		v, m, err := minter.Mint(c.t.Context(), x.Version)
+		var v rotation.Version
+		var m rotation.Material
+		var err error
+		if o, ordered := c.Backend.(rotation.Orderer); ordered {
+			x.Version, err = o.Order(c.t.Context(), x.Version)
+			c.ok("Order", err)
+			c.standing(x, rotation.Absent)
+		}
+		v, m, err = minter.Mint(c.t.Context(), x.Version)
 		c.ok("Mint", err)
 		x = made{v, c.note(m, v)}
 	} else {
@@ -177,9 +185,10 @@ func (c *contract) standing(x made, want rotation.Status) rotation.Standing {
 	st, err := c.Backend.Observe(c.t.Context(), x.Version)
 	c.ok("Observe", err)
 	_, fading := c.Backend.(rotation.Fading)
+	_, revocable := c.Backend.(rotation.Revocable)
 	switch {
 	case st.Status == want, want == rotation.Ended && st.Status == rotation.Absent:
-	case want == rotation.Armed && fading && st.Status == rotation.Expiring && st.Until.After(time.Now()):
+	case want == rotation.Armed && (fading || revocable) && st.Status == rotation.Expiring && st.Until.After(time.Now()):
 	default:
 		c.t.Fatalf("Observe(version %d) = %s (%s), want %s", x.Number, st.Status, st.Detail, want)
 	}

@@ -16,6 +16,7 @@ func TestFakesKeepTheContract(t *testing.T) {
 	shapes := map[string]func(*rotationtest.World) rotation.Backend{
 		"drafted":   func(w *rotationtest.World) rotation.Backend { return w.Drafted("db") },
 		"minted":    func(w *rotationtest.World) rotation.Backend { return w.Minted("db") },
+		"ordered":   func(w *rotationtest.World) rotation.Backend { return w.Ordered("db") },
 		"activated": func(w *rotationtest.World) rotation.Backend { return w.Activated("db") },
 		"replacing": func(w *rotationtest.World) rotation.Backend { return w.Replacing("db") },
 	}

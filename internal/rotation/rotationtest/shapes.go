@@ -103,6 +103,57 @@ func (b *Minted) Arm(context.Context, rotation.Version, rotation.Material, time.
 	return errors.New("a minted version is not armed")
 }
 
+// Ordered is a fake backend that makes what was asked for: what it made is known by the
+// handle of that, and by nothing else.
+type Ordered struct{ Minted }
+
+var _ rotation.Orderer = (*Ordered)(nil)
+
+// Ordered returns the backend of a credential that is asked before it mints.
+func (w *World) Ordered(credential string) *Ordered { return &Ordered{Minted{w.core(credential)}} }
+
+// publicOrder is the public field with the handle of an order.
+const publicOrder = "order"
+
+// Order implements [rotation.Orderer].
+func (b *Ordered) Order(ctx context.Context, v rotation.Version) (rotation.Version, error) {
+	v = v.Clone()
+	err := b.ask(ctx, "order", func(*system) error {
+		if v.Public == nil {
+			v.Public = map[string]string{}
+		}
+		v.Public[publicOrder] = fmt.Sprintf("order-%d", v.Number)
+		return b.w.effect("order %s %d", v.Credential, v.Number)
+	})
+	return v, err
+}
+
+// Mint implements [rotation.Minter].
+func (b *Ordered) Mint(ctx context.Context, v rotation.Version) (rotation.Version, rotation.Material, error) {
+	if v.Public[publicOrder] == "" {
+		b.w.mu.Lock()
+		defer b.w.mu.Unlock()
+		return v, nil, b.w.faultf("version %d is made, and its order is not on the record", v.Number)
+	}
+	return b.Minted.Mint(ctx, v)
+}
+
+// Observe implements [rotation.Backend]: without its order nobody finds a version.
+func (b *Ordered) Observe(ctx context.Context, v rotation.Version) (rotation.Standing, error) {
+	if v.Public[publicOrder] == "" && v.State != rotation.Current && v.State != rotation.Previous {
+		return rotation.Standing{Status: rotation.Absent}, nil
+	}
+	return b.Minted.Observe(ctx, v)
+}
+
+// End implements [rotation.Backend].
+func (b *Ordered) End(ctx context.Context, v rotation.Version, why rotation.Why) error {
+	if v.Public[publicOrder] == "" && why == rotation.ToDiscard {
+		return nil
+	}
+	return b.Minted.End(ctx, v, why)
+}
+
 // Activated is a fake backend with a half of the cutover of its own: it accepts
 // what is installed, and uses what is activated, which cannot be ended.
 type Activated struct{ core }
