@@ -17,6 +17,7 @@ import (
 var tools = [][2]string{
 	{"tools/act", "github.com/nektos/act"},
 	{"tools/consul", "github.com/hashicorp/consul"},
+	{"tools/pebble", "github.com/letsencrypt/pebble/v2/cmd/pebble"},
 }
 
 func main() {
