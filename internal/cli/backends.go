@@ -2,10 +2,14 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"strings"
+	"time"
 
+	"github.com/keyturn/keyturn/internal/backend/certificate"
 	"github.com/keyturn/keyturn/internal/backend/consul"
 	"github.com/keyturn/keyturn/internal/backend/github"
 	"github.com/keyturn/keyturn/internal/backend/kafka"
@@ -25,6 +29,7 @@ type backendKind struct {
 // reached is how this run uses a backend.
 type reached struct {
 	credential string
+	overlap    time.Duration
 	emergency  bool
 	ready      func(context.Context) error // before connections are made; nil: there is nothing to do
 	dial       dialer                      // nil: the network
@@ -32,10 +37,11 @@ type reached struct {
 
 // backends is the one place that names them.
 var backends = map[string]backendKind{
-	"consul":   {Section: consul.Section, New: newConsul, Login: consul.Login},
-	"github":   {Section: github.Section, New: newGitHub, Login: github.Login},
-	"kafka":    {Section: kafka.Section, New: newKafka, Login: kafka.Login},
-	"postgres": {Section: postgres.Section, New: newPostgres, Login: postgres.Login},
+	"certificate": {Section: certificate.Section, New: newCertificate, Login: certificate.Login},
+	"consul":      {Section: consul.Section, New: newConsul, Login: consul.Login},
+	"github":      {Section: github.Section, New: newGitHub, Login: github.Login},
+	"kafka":       {Section: kafka.Section, New: newKafka, Login: kafka.Login},
+	"postgres":    {Section: postgres.Section, New: newPostgres, Login: postgres.Login},
 }
 
 func sections() map[string]config.Section {
@@ -94,6 +100,29 @@ func newKafka(a *app, settings any, how reached) (rotation.Backend, error) {
 		return nil, err
 	}
 	return kafka.New(s, o)
+}
+
+func newCertificate(a *app, settings any, how reached) (rotation.Backend, error) {
+	s, ok := settings.(certificate.Settings)
+	if !ok {
+		return nil, fmt.Errorf("the section of certificate is a %T", settings)
+	}
+	o := certificate.Options{Credential: how.credential, Overlap: how.overlap, Getenv: a.Getenv, Now: a.Now, Logger: a.log, Ready: how.ready, Dial: how.dial}
+	var err error
+	if s.ACME != nil {
+		if o.CA, err = authority(s.ACME.CA, "the ACME server"); err != nil {
+			return nil, err
+		}
+	}
+	if o.Roots, err = authority(s.Roots, "the certificates"); err != nil {
+		return nil, err
+	}
+	if s.Adopt != "" {
+		if o.Adopted, err = os.ReadFile(s.Adopt); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, usagef("the path is relative to the working directory", "reading the certificate that services serve today: %w", err)
+		}
+	}
+	return certificate.New(s, o)
 }
 
 // authority reads the file of an authority, if one is named.

@@ -25,8 +25,43 @@ func dueAt(c config.Credential, on rotation.Credential) time.Time {
 		_, _ = h.Write(binary.BigEndian.AppendUint64(nil, uint64(on.LastSuccess.UnixMilli())))
 		at = at.Add(-time.Duration(h.Sum64() % uint64(c.Jitter)))
 	}
+	// What ends by itself is due before that, as its record says.
+	if s, ok := c.Settings.(interface {
+		DueAt(rotation.Version) time.Time
+	}); ok {
+		if v, ok := on.In(rotation.Current); ok {
+			if own := s.DueAt(v); !own.IsZero() && own.Before(at) {
+				at = own
+			}
+		}
+	}
 	return at
 }
+
+// wanted reports whether the system of a credential wants the version in service to be
+// followed now. One that cannot be asked says nothing: the time on the record stands.
+func (w *wiring) wanted(ctx context.Context, c rotation.Credential) bool {
+	p, ok := w.procs[c.Name]
+	if !ok {
+		return false
+	}
+	r, ok := p.Backend.(rotation.Renewer)
+	v, current := c.In(rotation.Current)
+	if !ok || !current {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, renewLimit)
+	defer cancel()
+	at, err := r.RenewAt(ctx, v)
+	if err != nil {
+		w.app.log.WarnContext(ctx, "asking when a version is to be renewed; the time on the record stands", "credential", c.Name, "error", err)
+		return false
+	}
+	return !at.IsZero() && !w.engine.Now().Before(at)
+}
+
+// renewLimit bounds the asking of one system.
+const renewLimit = 30 * time.Second
 
 // credential returns the configuration of one.
 func (w *wiring) credential(name string) config.Credential {

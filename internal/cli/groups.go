@@ -37,7 +37,7 @@ func (a *app) groups(ctx context.Context, w *wiring, names []string, due bool, p
 			}
 		}
 		w.raiseOverdue(ledger)
-		return w.partition(ledger, w.due(ledger, phase)), nil
+		return w.partition(ledger, w.due(ctx, ledger, phase)), nil
 	}
 	if err := w.known(names); err != nil {
 		return nil, err
@@ -132,23 +132,24 @@ func (w *wiring) share(a, b string) bool {
 
 // due returns the credentials whose turn for a phase has come; for a whole
 // rotation, those that an open one has to be brought to its end, too.
-func (w *wiring) due(ledger *rotation.Ledger, phase rotation.Phase) []string {
+func (w *wiring) due(ctx context.Context, ledger *rotation.Ledger, phase rotation.Phase) []string {
 	var out []string
 	for _, name := range namesOf(w.cfg) {
-		if w.isDue(ledger.Credential(name), phase) {
+		if w.isDue(ctx, ledger.Credential(name), phase) {
 			out = append(out, name)
 		}
 	}
 	return out
 }
 
-func (w *wiring) isDue(c rotation.Credential, phase rotation.Phase) bool {
+func (w *wiring) isDue(ctx context.Context, c rotation.Credential, phase rotation.Phase) bool {
 	next := rotation.NextPhase(c)
 	old := !w.engine.Now().Before(dueAt(w.credential(c.Name), c))
 	queued := len(c.Queue) > 0
 	switch {
 	case c.Open == nil:
-		return old && (phase == rotation.Prepare || phase == anyPhase) || queued && (phase == rotation.Cleanup || phase == anyPhase)
+		begins := phase == rotation.Prepare || phase == anyPhase
+		return begins && (old || w.wanted(ctx, c)) || queued && (phase == rotation.Cleanup || phase == anyPhase)
 	case next == rotation.Rollback: // whoever comes next brings it to its end
 		return true
 	case next == rotation.Cutover && c.Open.Phase != rotation.Cutover && phase == rotation.Cutover && !w.open(c.Name):
@@ -164,7 +165,7 @@ func (w *wiring) dueOf(ctx context.Context, group []string, phase rotation.Phase
 		return nil, err
 	}
 	return w.partition(ledger, slices.DeleteFunc(slices.Clone(group), func(name string) bool {
-		return w.procs[name] == nil || !w.isDue(ledger.Credential(name), phase)
+		return w.procs[name] == nil || !w.isDue(ctx, ledger.Credential(name), phase)
 	})), nil
 }
 

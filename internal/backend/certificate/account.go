@@ -1,0 +1,106 @@
+package certificate
+
+import (
+	"context"
+	"crypto"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+
+	"github.com/mholt/acmez/v3/acme"
+
+	"github.com/keyturn/keyturn/internal/rotation"
+)
+
+// An authority is the ACME server, asked as the account.
+type authority struct {
+	client  *acme.Client
+	account acme.Account // without a location until it was looked up
+}
+
+// open reads the account's key. It does no I/O on the network, but for what [Options.Ready] does.
+func (b *Backend) open(ctx context.Context) (*authority, error) {
+	value, err := b.settings.ACME.Account.Read(b.options.Getenv)
+	if err != nil {
+		return nil, rotation.Classify(rotation.Invalid, "", fmt.Errorf("certificate: the key of the account: %w", err))
+	}
+	key, err := parseKey(value.Reveal())
+	if err != nil {
+		return nil, rotation.Classify(rotation.Invalid, "make one: openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256",
+			fmt.Errorf("certificate: the key of the account (%s): %w", b.settings.ACME.Account, err))
+	}
+	if b.options.Ready != nil {
+		if err := b.options.Ready(ctx); err != nil {
+			return nil, err
+		}
+	}
+	pool, err := poolOf(b.options.CA)
+	if err != nil {
+		return nil, err
+	}
+	return &authority{client: &acme.Client{Directory: b.settings.ACME.Directory, UserAgent: "keyturn", HTTPClient: httpClient(pool, b.options.Dial, b.options.Timeout)},
+		account: acme.Account{PrivateKey: key}}, nil
+}
+
+// parseKey reads a private key in PEM form. Its error holds nothing of it.
+func parseKey(text []byte) (crypto.Signer, error) {
+	block, _ := pem.Decode(text)
+	if block == nil {
+		return nil, errors.New("it is no key in PEM form")
+	}
+	var key any
+	var err error
+	switch block.Type {
+	case "EC PRIVATE KEY":
+		key, err = x509.ParseECPrivateKey(block.Bytes)
+	case "RSA PRIVATE KEY":
+		key, err = x509.ParsePKCS1PrivateKey(block.Bytes)
+	default:
+		key, err = x509.ParsePKCS8PrivateKey(block.Bytes)
+	}
+	signer, ok := key.(crypto.Signer)
+	if err != nil || !ok {
+		return nil, errors.New("it is no private key for signatures, or it is encrypted")
+	}
+	return signer, nil
+}
+
+// known looks the account up. One that is not there is no error.
+func (a *authority) known(ctx context.Context) (bool, error) {
+	if a.account.Location != "" {
+		return true, nil
+	}
+	found, err := a.client.GetAccount(ctx, a.account)
+	if is(err, accountIsMissing) {
+		return false, nil
+	}
+	if err != nil {
+		return false, wrap("looking for the account", err)
+	}
+	if found.Status != "" && found.Status != acme.StatusValid {
+		return false, refused("use the key of another account", "the account is %s", found.Status)
+	}
+	found.PrivateKey = a.account.PrivateKey
+	a.account = found
+	return true, nil
+}
+
+// login looks up the account, which must be there.
+func (a *authority) login(ctx context.Context) error {
+	there, err := a.known(ctx)
+	if err == nil && !there {
+		return refused("use the key of the account that ordered it", "the authority knows no account with this key")
+	}
+	return err
+}
+
+// mayOrder checks that there is an account, or that one may be made.
+func (b *Backend) mayOrder(ctx context.Context, a *authority) error {
+	there, err := a.known(ctx)
+	if err == nil && !there && !b.settings.ACME.AgreeTerms {
+		return refused("read its terms of service, then write acme: {agree-terms: true}: an account is made with the first order",
+			"the authority knows no account with this key")
+	}
+	return err
+}

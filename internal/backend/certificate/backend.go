@@ -1,0 +1,310 @@
+// Package certificate rotates certificates of servers: any number of them are valid for
+// one name at the same time, so the next one is issued beside the current one, with a new
+// key, and the old one is revoked once every task serves the next.
+//
+// The key is made here and never leaves but for where services read it: the authority
+// gets a request that it signed. What the authority was asked for is on the record before
+// it issues anything, so that what came of a run that was cut off is found and revoked.
+package certificate
+
+import (
+	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/keyturn/keyturn/internal/rotation"
+	"github.com/keyturn/keyturn/internal/secret"
+)
+
+// Options are what a [Backend] needs beside its settings. The zero Options work, but for
+// the credential's name.
+type Options struct {
+	Credential string                      // its name
+	Overlap    time.Duration               // until when after its cutover a version must be valid at least
+	Getenv     func(string) string         // where an account from-env is read; default os.Getenv
+	Now        func() time.Time            // default time.Now
+	Logger     *slog.Logger                // what people should know and no result says; default: nowhere
+	CA         []byte                      // the content of the file that the settings name as acme.ca, PEM
+	Roots      []byte                      // of the file that they name as roots
+	Adopted    []byte                      // of the file that they name as adopt
+	Ready      func(context.Context) error // if it is not nil, it is called before connections are made
+
+	// Dial makes the connections; default: the network.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+
+	// Generate makes a private key; default: by what the settings say.
+	Generate func() (crypto.Signer, error)
+
+	// Patience is how long to wait until a revocation is told. Default: 30 s.
+	Patience time.Duration
+
+	// Timeout bounds one request. Default: 15 s.
+	Timeout time.Duration
+}
+
+// A Backend rotates one certificate.
+type Backend struct {
+	settings Settings
+	options  Options
+	roots    *x509.CertPool // nil: the system's
+
+	mu   sync.Mutex
+	seen map[string]int // hash of a public key → the version that has it
+}
+
+// The interfaces that a Backend fulfils.
+var (
+	_ rotation.Backend     = (*Backend)(nil)
+	_ rotation.Orderer     = (*Backend)(nil)
+	_ rotation.Revocable   = (*Backend)(nil)
+	_ rotation.Renewer     = (*Backend)(nil)
+	_ rotation.Preflighter = (*Backend)(nil)
+	_ rotation.Adopter     = (*Backend)(nil)
+	_ rotation.Warner      = (*Backend)(nil)
+	_ rotation.Nouner      = (*Backend)(nil)
+	_ rotation.Login       = Login
+)
+
+// New returns a Backend for settings that passed [Section]. It does no I/O.
+func New(s Settings, o Options) (*Backend, error) {
+	if err := s.check(); err != nil {
+		return nil, rotation.Classify(rotation.Invalid, "", fmt.Errorf("certificate: %w", err))
+	}
+	b := &Backend{settings: s, options: o, seen: map[string]int{}}
+	var err error
+	for key, content := range map[string][]byte{"acme.ca": o.CA, "roots": o.Roots} {
+		if _, bad := poolOf(content); bad != nil {
+			return nil, rotation.Classify(rotation.Invalid, "name a PEM file with the authority's certificate", fmt.Errorf("certificate: the file under %s: %w", key, bad))
+		}
+	}
+	if b.roots, err = poolOf(o.Roots); err != nil {
+		return nil, err
+	}
+	if b.options.Getenv == nil {
+		b.options.Getenv = os.Getenv
+	}
+	if b.options.Now == nil {
+		b.options.Now = time.Now
+	}
+	if b.options.Logger == nil {
+		b.options.Logger = slog.New(slog.DiscardHandler)
+	}
+	if b.options.Generate == nil {
+		b.options.Generate = s.generate
+	}
+	if b.options.Patience == 0 {
+		b.options.Patience = 30 * time.Second
+	}
+	if b.options.Timeout == 0 {
+		b.options.Timeout = 15 * time.Second
+	}
+	return b, nil
+}
+
+// poolOf reads authorities; nil if there is nothing to read.
+func poolOf(content []byte) (*x509.CertPool, error) {
+	if len(content) == 0 {
+		return nil, nil
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(content) {
+		return nil, errors.New("there is no certificate in it")
+	}
+	return pool, nil
+}
+
+// generate makes a private key.
+func (s Settings) generate() (crypto.Signer, error) {
+	switch s.KeyType {
+	case ecdsaP384:
+		return ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
+	case rsa2048:
+		return rsa.GenerateKey(rand.Reader, 2048)
+	case rsa3072:
+		return rsa.GenerateKey(rand.Reader, 3072)
+	case rsa4096:
+		return rsa.GenerateKey(rand.Reader, 4096)
+	}
+	return ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+}
+
+// Noun implements [rotation.Nouner].
+func (b *Backend) Noun() string { return "certificate" }
+
+// Mortal implements [rotation.Revocable].
+func (b *Backend) Mortal() string { return "a certificate ends by itself" }
+
+// The public fields of a version, beside those that are mounted.
+const (
+	publicReplaces    = "replaces"    // how the authority names the certificate that it follows (RFC 9773)
+	publicOrder       = "order"       // the URL of the order
+	publicLeaf        = "leaf"        // the certificate, DER in base64: what is needed to revoke it
+	publicIssuer      = "issuer"      // that of who signed it
+	publicSerial      = "serial"      // in hexadecimal digits
+	publicFingerprint = "fingerprint" // SHA-256 of the certificate, in hexadecimal digits
+	publicKey         = "public-key"  // SHA-256 of its public key
+	publicFrom        = "not-before"  // RFC 3339
+	publicUntil       = "not-after"
+)
+
+// Identify names the version, for the record: the authority's own name for it, the order's
+// URL, is there once it was asked for.
+func (b *Backend) Identify(ctx context.Context, next rotation.Version, others []rotation.Version) (rotation.Version, error) {
+	next = next.Clone()
+	next.Identity, next.Public = rotation.Title("keyturn "+b.options.Credential, next.Number), map[string]string{}
+	ca, err := b.open(ctx)
+	if err != nil {
+		return next, err
+	}
+	if err := b.mayOrder(ctx, ca); err != nil {
+		return next, err
+	}
+	for _, o := range others {
+		b.saw(o)
+		if o.State != rotation.Current || o.Public[publicOrder] == "" {
+			continue // what another account ordered cannot be followed
+		}
+		if next.Public[publicReplaces], err = ca.nameOf(ctx, o); err != nil {
+			return next, err
+		}
+	}
+	return next, nil
+}
+
+// saw remembers the public key of a version.
+func (b *Backend) saw(v rotation.Version) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if hash := v.Public[publicKey]; hash != "" {
+		b.seen[hash] = v.Number
+	}
+}
+
+// newKey makes a key whose public half no version on the record has.
+func (b *Backend) newKey(v rotation.Version) (crypto.Signer, error) {
+	key, err := b.options.Generate()
+	if err != nil {
+		return nil, fmt.Errorf("certificate: making a key: %w", err)
+	}
+	hash, err := hashOfKey(key.Public())
+	if err != nil {
+		return nil, err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if number, known := b.seen[hash]; known && number != v.Number {
+		return nil, rotation.Errorf(rotation.Failed, "this machine's random numbers repeat: run it on another one",
+			"certificate: the key made for version %d is that of version %d", v.Number, number)
+	}
+	b.seen[hash] = v.Number
+	return key, nil
+}
+
+// encode returns a private key in PEM form.
+func encode(key crypto.Signer) (secret.Value, error) {
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return secret.Value{}, errors.New("certificate: encoding a key")
+	}
+	defer clear(der)
+	text := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
+	defer clear(text)
+	return secret.New(text), nil
+}
+
+// Observe says of a certificate what its time and its authority say. Of one that was
+// never issued the authority's order tells.
+func (b *Backend) Observe(ctx context.Context, v rotation.Version) (rotation.Standing, error) {
+	issued, err := b.issued(ctx, v)
+	if err != nil {
+		return rotation.Standing{}, err
+	}
+	if issued == nil {
+		return rotation.Standing{Status: rotation.Absent, Detail: "no certificate was issued"}, nil
+	}
+	until := issued.leaf.NotAfter.UTC()
+	detail := fmt.Sprintf("certificate %x, valid until %s", issued.leaf.SerialNumber, until.Format(time.RFC3339))
+	if b.options.Now().After(until) {
+		return rotation.Standing{Status: rotation.Ended, Until: until, Detail: detail}, nil
+	}
+	told, err := b.lookup().status(ctx, issued.leaf, issued.issuer)
+	if err != nil {
+		return rotation.Standing{}, err
+	}
+	if told.revoked {
+		return rotation.Standing{Status: rotation.Ended, Detail: detail + ", revoked: " + told.reason()}, nil
+	}
+	return rotation.Standing{Status: rotation.Expiring, Until: until, Detail: detail}, nil
+}
+
+// Arm implements [rotation.Backend]: a certificate is valid from its birth on.
+func (b *Backend) Arm(context.Context, rotation.Version, rotation.Material, time.Time) error {
+	return errors.New("certificate: it is issued, not armed")
+}
+
+// The reasons for a revocation (RFC 5280, section 5.3.1).
+var reasons = map[rotation.Why]int{rotation.ToRetire: 4, rotation.ToDiscard: 5, rotation.ToRevoke: 1}
+
+// End revokes a certificate, and waits until its authority tells everybody so. What was
+// asked for and not issued is called off.
+func (b *Backend) End(ctx context.Context, v rotation.Version, why rotation.Why) error {
+	if v.Public[publicLeaf] == "" && v.Public[publicOrder] == "" {
+		return nil
+	}
+	issued, err := b.issued(ctx, v)
+	if err != nil {
+		return err
+	}
+	if issued == nil {
+		return b.callOff(ctx, v)
+	}
+	if b.options.Now().After(issued.leaf.NotAfter) {
+		return nil
+	}
+	told, err := b.lookup().status(ctx, issued.leaf, issued.issuer)
+	if err != nil || told.revoked {
+		return err
+	}
+	ca, err := b.open(ctx)
+	if err != nil {
+		return err
+	}
+	if err := rotation.CheckLease(ctx); err != nil {
+		return err
+	}
+	b.options.Logger.InfoContext(ctx, "revoking a certificate", "serial", fmt.Sprintf("%x", issued.leaf.SerialNumber), "version", v.Number, "reason", reasonText(reasons[why]))
+	if err := ca.revoke(ctx, issued.leaf, reasons[why]); err != nil {
+		return err
+	}
+	for end := time.Now().Add(b.options.Patience); ; {
+		told, err := b.lookup().status(ctx, issued.leaf, issued.issuer)
+		if err == nil && told.revoked {
+			return nil
+		}
+		if time.Now().After(end) || pause(ctx, time.Second) != nil {
+			return errors.Join(unknown("run it again when it does: an authority may publish its list once in some hours",
+				"certificate %x of version %d is revoked, and its authority does not tell that to everybody yet", issued.leaf.SerialNumber, v.Number), err)
+		}
+	}
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(d):
+		return nil
+	}
+}

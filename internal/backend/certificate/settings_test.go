@@ -1,0 +1,119 @@
+package certificate_test
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/keyturn/keyturn/internal/backend/certificate"
+	"github.com/keyturn/keyturn/internal/rotation"
+	"github.com/keyturn/keyturn/internal/rotation/rotationtest"
+	"github.com/keyturn/keyturn/internal/secret"
+)
+
+const good = "names: [orders.example.com]\nacme:\n  directory: https://ca.example.com/directory\n  account: {from-env: A}\n"
+
+const withFolder = good + "  http-01: {directory: /srv/acme}\n"
+
+func TestSection(t *testing.T) {
+	for name, text := range map[string]string{
+		"a folder":        withFolder,
+		"a program":       good + "  http-01: {hook: [/usr/bin/answer, x], env: [DNS_TOKEN]}\n",
+		"a record":        good + "  dns-01: {hook: [/usr/bin/answer], wait: 30s}\n",
+		"everything":      withFolder + "  agree-terms: true\n  contact: [ops@example.com]\n  ca: ca.pem\n  profile: shortlived\nroots: r.pem\nkey-type: rsa-3072\nprobe: [\"tls://tasks.orders_web:8443\", \"tls://[::1]:443\"]\ncrl: http://ca/crl\nadopt: a.pem\n",
+		"all under it":    strings.Replace(good, "[orders.example.com]", `["*.example.com", example.com]`, 1) + "  dns-01: {hook: [/usr/bin/answer]}\n",
+		"addresses, too":  strings.Replace(withFolder, "[orders.example.com]", `[192.0.2.1, "2001:db8::1", xn--mnchen-3ya.example]`, 1),
+		"a bare hostname": strings.Replace(withFolder, "[orders.example.com]", "[orders]", 1),
+	} {
+		if _, err := certificate.Section(rotationtest.Decoder(text)); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestBadSection(t *testing.T) {
+	const canary = "hunter2-hunter2"
+	names := func(n string) string { return strings.Replace(withFolder, "[orders.example.com]", n, 1) }
+	directory := func(d string) string { return strings.Replace(withFolder, "https://ca.example.com/directory", d, 1) }
+	for name, c := range map[string]struct{ text, path, want string }{
+		"nothing":              {"{}", "names", "no name is given"},
+		"nobody":               {"names: [a.example]", "acme", "nothing says who issues it"},
+		"no name":              {names("[]"), "names", "no name is given"},
+		"a URL for a name":     {names(`["https://` + canary + `.example"]`), "names.0", "no name that a certificate can have"},
+		"capital letters":      {names("[" + strings.ToUpper(canary) + "]"), "names.0", "no name that a certificate can have"},
+		"other letters":        {names("[münchen.example]"), "names.0", "no name that a certificate can have"},
+		"half an address":      {names("[192.0.2]"), "names.0", "no name that a certificate can have"},
+		"named twice":          {names("[a.example, a.example]"), "names.1", "stands there twice"},
+		"too many":             {names("[" + strings.Repeat("a.example, ", 100) + "b.example]"), "", "more than 100 names"},
+		"a wildcard by HTTP":   {names(`["*.example.com"]`), "acme.http-01", "by a DNS record alone"},
+		"an address by DNS":    {strings.Replace(good, "orders.example.com", "192.0.2.1", 1) + "  dns-01: {hook: [/bin/x]}\n", "acme.dns-01", "has no DNS record"},
+		"plain text":           {directory("http://ca.example.com/directory"), "acme.directory", "no URL that begins with https://"},
+		"a password in it":     {directory("https://u:" + canary + "@ca/directory"), "acme.directory", "no URL that begins with https://"},
+		"a query in it":        {directory("https://ca/directory?key=" + canary), "acme.directory", "no URL that begins with https://"},
+		"no account":           {strings.Replace(withFolder, "  account: {from-env: A}\n", "", 1), "acme.account", "has no place"},
+		"two accounts":         {strings.Replace(withFolder, "{from-env: A}", "{from-env: A, from-file: /b}", 1), "acme.account", "has two places"},
+		"no challenge":         {good, "acme", "whose the names are"},
+		"two challenges":       {withFolder + "  dns-01: {hook: [/bin/x]}\n", "acme", "two kinds of challenge"},
+		"a folder and more":    {good + "  http-01: {directory: /a, hook: [/b]}\n", "acme.http-01", "one of directory and hook"},
+		"a folder from here":   {good + "  http-01: {directory: www}\n", "acme.http-01.directory", "no absolute path"},
+		"a program from here":  {good + "  dns-01: {hook: [" + canary + "]}\n", "acme.dns-01.hook", "no absolute path"},
+		"no program":           {good + "  dns-01: {wait: 1s}\n", "acme.dns-01.hook", "no program sets the record"},
+		"a value for the hook": {good + "  dns-01: {hook: [/bin/x], env: [\"TOKEN=" + canary + "\"]}\n", "acme.dns-01.env.0", "the name of a variable"},
+		"wait":                 {good + "  dns-01: {hook: [/bin/x], wait: soon}\n", "acme.dns-01.wait", "no time from 0s to 1h"},
+		"contact":              {withFolder + "  contact: [\"" + canary + "\"]\n", "acme.contact.0", "no address of mail"},
+		"profile":              {withFolder + "  profile: \"a b\"\n", "acme.profile", "the name of a profile"},
+		"key-type":             {withFolder + "key-type: ed25519\n", "key-type", "unknown kind of key"},
+		"probe without port":   {withFolder + "probe: [\"tls://web\"]\n", "probe.0", "no tls://HOST:PORT"},
+		"probe by HTTPS":       {withFolder + "probe: [\"https://web:443\"]\n", "probe.0", "no tls://HOST:PORT"},
+		"probe twice":          {withFolder + "probe: [\"tls://w:1\", \"tls://w:1\"]\n", "probe.1", "stands there twice"},
+		"crl":                  {withFolder + "crl: ldap://ca/crl\n", "crl", "no URL that begins with http://"},
+		"unknown key":          {withFolder + "nmaes: [a]\n", "", "nmaes"},
+		"unknown key inside":   {withFolder + "  challange: x\n", "", "challange"},
+	} {
+		_, err := certificate.Section(rotationtest.Decoder(c.text))
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, want %q", name, err, c.want)
+			continue
+		}
+		if strings.Contains(strings.ToLower(err.Error()), canary) {
+			t.Errorf("%s: the fault repeats what was written: %v", name, err)
+		}
+		fault, ok := errors.AsType[*rotation.Fault](err)
+		if c.path != "" && (!ok || fault.Path != c.path || fault.Tip == "") {
+			t.Errorf("%s: %+v, want a fault at %s with a tip", name, fault, c.path)
+		}
+	}
+}
+
+func TestNew(t *testing.T) {
+	s := certificate.Settings{Names: []string{"a.example"}, ACME: &certificate.ACME{Directory: "https://127.0.0.1:1/dir", Account: secret.Source{Env: "A"}, HTTP01: &certificate.HTTP01{Directory: "/tmp"}}}
+	for name, o := range map[string]certificate.Options{"ca": {CA: []byte("none")}, "roots": {Roots: []byte("none")}} {
+		if _, err := certificate.New(s, o); rotation.ClassOf(err) != rotation.Invalid {
+			t.Errorf("%s that are none: %v, want it to be invalid", name, err)
+		}
+	}
+	if _, err := certificate.New(certificate.Settings{}, certificate.Options{}); rotation.ClassOf(err) != rotation.Invalid {
+		t.Errorf("settings without anything: %v, want them to be invalid", err)
+	}
+	for account, want := range map[string]string{"": "holds no value", "hunter2": "no key in PEM form", "-----BEGIN PRIVATE KEY-----\naHVudGVyMg==\n-----END PRIVATE KEY-----": "no private key for signatures"} {
+		b, err := certificate.New(s, certificate.Options{Getenv: func(string) string { return account }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = b.Preflight(t.Context(), rotation.Credential{})
+		if rotation.ClassOf(err) != rotation.Invalid || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("with the account's key %q: %v, want it to be invalid: %s", account, err, want)
+		}
+	}
+}
+
+func TestDueAt(t *testing.T) {
+	v := rotation.Version{Public: map[string]string{"not-before": "2026-01-01T00:00:00Z", "not-after": "2026-01-31T00:00:00Z"}}
+	if got, want := (certificate.Settings{}).DueAt(v), time.Date(2026, 1, 21, 0, 0, 0, 0, time.UTC); !got.Equal(want) {
+		t.Errorf("of 30 days it is due at %s, want %s", got, want)
+	}
+	if got := (certificate.Settings{}).DueAt(rotation.Version{}); !got.IsZero() {
+		t.Errorf("without a record it is due at %s, want no time", got)
+	}
+}
