@@ -19,6 +19,7 @@ type config struct {
 	dir, task, healthFile, unhealthyUser  string
 	consul, consulTokenFile, consulPrefix string
 	kafka                                 *kafkaLoad // nil: something else is used
+	tls                                   *tlsLoad
 	every, timeout                        time.Duration
 }
 
@@ -45,6 +46,10 @@ func readConfig(getenv func(string) string) (config, error) {
 		c.caFile = getenv("KAFKA_CA_FILE")
 		c.kafka = &kafkaLoad{brokers: brokers, user: getenv("KAFKA_USERNAME"), passwordFile: getenv("KAFKA_PASSWORD_FILE"), topic: getenv("LOAD_TOPIC"), group: getenv("LOAD_GROUP"), tell: getenv("LOAD_TELL")}
 	}
+	var err error
+	if c.tls, err = readTLS(getenv); err != nil {
+		return config{}, err
+	}
 	if c.task == "" {
 		host, _ := os.Hostname()
 		c.task = host + "-" + rand.Text()[:8]
@@ -58,7 +63,7 @@ func readConfig(getenv func(string) string) (config, error) {
 	if err := errors.Join(err1, err2); err != nil {
 		return config{}, err
 	}
-	if c.kafka == nil && c.consul == "" && c.urlFile == "" && (c.passwordFile == "" || c.user == "" && c.userFile == "") {
+	if c.tls == nil && c.kafka == nil && c.consul == "" && c.urlFile == "" && (c.passwordFile == "" || c.user == "" && c.userFile == "") {
 		return config{}, errors.New("set DATABASE_URL_FILE, or POSTGRES_USER and POSTGRES_PASSWORD_FILE")
 	}
 	return c, nil

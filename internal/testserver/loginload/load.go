@@ -39,6 +39,13 @@ func (l *load) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if l.config.tls != nil {
+		stop, err := l.config.tls.serve()
+		if err != nil {
+			return err
+		}
+		defer stop()
+	}
 	ticks := time.NewTicker(l.config.every)
 	defer ticks.Stop()
 	for ctx.Err() == nil {
@@ -121,6 +128,9 @@ func (c config) try(ctx context.Context, o *outcome.Login) error {
 	}
 	if c.consul != "" {
 		return c.useConsul(ctx, o)
+	}
+	if c.tls != nil {
+		return c.tls.use(ctx, o)
 	}
 	config, err := c.connConfig()
 	if err != nil {

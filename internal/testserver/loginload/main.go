@@ -26,6 +26,9 @@
 //	                         KAFKA_CA_FILE. LOAD_DIR then holds the records, too
 //	LOAD_TELL                a file to which the password is added, for a test that
 //	                         looks for it elsewhere (Kafka)
+//	TLS_LISTEN               TLS instead: it serves the pair in TLS_CERT_FILE and TLS_KEY_FILE
+//	                         there, and asks TLS_CONNECT, where it must find TLS_NAME by
+//	                         the authorities in TLS_ROOTS
 //	LOAD_DIR                 a shared folder for the outcomes
 //	LOAD_TASK                the task's name (in Swarm: {{.Task.Name}})
 //	LOAD_EVERY               the pause between the starts of two logins, default 20ms
