@@ -96,31 +96,20 @@ func (g *gossipShop) key() string {
 // usable looks again and again whether every member has the key that new agents find,
 // until it is told to stop; it returns how often, and what was wrong.
 func (g *gossipShop) usable() (stop func() (tried int, failures []string)) {
-	ended, done := make(chan struct{}), make(chan struct{})
-	var tried int
-	var failures []string
-	go func() {
-		defer close(done)
-		for {
-			key, err := os.ReadFile(filepath.Join(g.root, g.name, "current", "key"))
-			keys, members, ringsErr := g.rings()
-			if ringsErr == nil { // what Serf asks by gossip may get lost
-				if tried++; err != nil || keys[strings.TrimSpace(string(key))] != members {
-					failures = append(failures, fmt.Sprintf("%v: on %d of %d", err, keys[strings.TrimSpace(string(key))], members))
-				}
-			}
-			select {
-			case <-ended:
-				return
-			case <-time.After(50 * time.Millisecond):
-			}
+	return again(func() (bool, error) {
+		text, err := os.ReadFile(filepath.Join(g.root, g.name, "current", "key"))
+		if err != nil {
+			return true, err
 		}
-	}()
-	return func() (int, []string) {
-		close(ended)
-		<-done
-		return tried, failures
-	}
+		keys, members, err := g.rings()
+		if err != nil {
+			return false, nil // what Serf asks by gossip may get lost
+		}
+		if n := keys[strings.TrimSpace(string(text))]; n != members {
+			err = fmt.Errorf("the key is on %d of %d", n, members)
+		}
+		return true, err
+	})
 }
 
 // one checks that the rings have the key of the directory alone.

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -97,17 +98,31 @@ credentials:
 // uses writes to Consul with what the directory holds, again and again, until it is told to
 // stop; it returns how often, and what failed.
 func (c *consulShop) uses() (stop func() (tried int, failures []string)) {
+	tried := 0
+	return again(func() (bool, error) {
+		token, err := os.ReadFile(filepath.Join(c.root, c.name, "current", "token"))
+		if err == nil {
+			err = c.dc.CallAs(context.Background(), string(token), http.MethodPut, "/v1/kv/"+c.name+"/key", tried, nil)
+		}
+		tried++
+		return true, err
+	})
+}
+
+// again tries something every now and then until it is told to stop; it returns how often it
+// counted, and what failed.
+func again(try func() (counts bool, err error)) (stop func() (tried int, failures []string)) {
 	ended, done := make(chan struct{}), make(chan struct{})
 	var tried int
 	var failures []string
 	go func() {
 		defer close(done)
 		for {
-			token, err := os.ReadFile(filepath.Join(c.root, c.name, "current", "token"))
-			if err == nil {
-				err = c.dc.CallAs(context.Background(), string(token), http.MethodPut, "/v1/kv/"+c.name+"/key", tried, nil)
+			counts, err := try()
+			if counts {
+				tried++
 			}
-			if tried++; err != nil {
+			if err != nil {
 				failures = append(failures, err.Error())
 			}
 			select {
@@ -209,7 +224,7 @@ func TestConsulThroughSwarm(t *testing.T) {
 
 // TestConsulServerDown kills or stops one of three servers amid each phase of a token's
 // rotation (with KEYTURN_FAULTS=all; else the cutover's): the run in hand cannot tell, and undoes nothing,
-// the services' token works all the while, and the same command finishes when the server is back.
+// the token of services is never refused, and the same command finishes when the server is back.
 func TestConsulServerDown(t *testing.T) {
 	t.Parallel()
 	dc := testserver.NewConsul(t, 3)
@@ -248,8 +263,9 @@ func TestConsulServerDown(t *testing.T) {
 		dc.Await(t, 2)
 		c.ok(st.args...)
 	}
-	if tried, failures := stop(); tried == 0 || len(failures) > 0 {
-		t.Errorf("of %d requests failed: %q", tried, failures)
+	tried, failures := stop() // of which a write needs a leader, and the server that was killed may have been it
+	if refused := slices.DeleteFunc(failures, func(text string) bool { return !strings.Contains(text, "403") }); tried == 0 || len(refused) > 0 {
+		t.Errorf("of %d requests were refused: %q", tried, refused)
 	}
 	p := c.status()
 	c.versions(p.Current)

@@ -30,6 +30,7 @@ type Consul struct {
 	dir        string
 	host       string // by which the API is reached
 	netns      string // that the servers run in; "": ours
+	plain      bool   // the gossip is not encrypted
 	authority  *Authority
 	servers    []*consulServer
 	management string
@@ -50,6 +51,12 @@ type consulServer struct {
 func NewConsul(t testing.TB, servers int) *Consul {
 	t.Helper()
 	return newConsul(t, &Consul{dir: t.TempDir(), host: "127.0.0.1"}, servers)
+}
+
+// NewPlainConsul starts one server whose gossip is not encrypted.
+func NewPlainConsul(t testing.TB) *Consul {
+	t.Helper()
+	return newConsul(t, &Consul{dir: t.TempDir(), host: "127.0.0.1", plain: true}, 1)
 }
 
 // NewConsulIn starts one server in a network namespace, in which a name leads to it.
@@ -117,7 +124,9 @@ func (c *Consul) start(ctx context.Context, servers int) (err error) {
 	}
 	gossip := make([]byte, 32)
 	rand.Read(gossip)
-	c.gossip = base64.StdEncoding.EncodeToString(gossip)
+	if !c.plain {
+		c.gossip = base64.StdEncoding.EncodeToString(gossip)
+	}
 	c.management = string(secret.GenerateUUID().Reveal())
 	for i := range servers {
 		if err := c.place(fmt.Sprintf("server%d", i+1)); err != nil {

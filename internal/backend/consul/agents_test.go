@@ -2,7 +2,6 @@ package consul_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -204,7 +203,6 @@ func TestAgentDown(t *testing.T) {
 }
 
 func TestAgentSettings(t *testing.T) {
-	const canary = "canary-3b9f"
 	const start = "servers: [\"https://consul-1.example.com:8501\"]\ntoken: {from-env: KEYTURN_CONSUL_TOKEN}\n"
 	s, err := consul.Section(rotationtest.Decoder(start + "agent-token: {agents: [\"https://node-1:8501\"], kinds: [agent, dns]}\n"))
 	if err != nil {
@@ -213,27 +211,14 @@ func TestAgentSettings(t *testing.T) {
 	if _, err := consul.NewAgent(consul.Settings{Servers: s.(consul.Settings).Servers, Token: secret.Source{Env: "A"}}, consul.Options{}); rotation.ClassOf(err) != rotation.Invalid {
 		t.Errorf("settings of another token: %v, want them to be invalid", err)
 	}
-	for name, c := range map[string]struct{ text, path, want string }{
-		"no agent":    {"agent-token: {}", "agent-token.agents", "no agent is named"},
-		"no URL":      {"agent-token: {agents: [" + canary + "]}", "agent-token.agents.0", "no URL that begins with https://"},
-		"no TLS":      {"agent-token: {agents: [\"http://" + canary + ":8500\"]}", "agent-token.agents.0", "the URL has no TLS"},
-		"a user":      {"agent-token: {agents: [\"https://u:" + canary + "@h:8501\"]}", "agent-token.agents.0", "has a user, a query or a fragment"},
-		"twice":       {"agent-token: {agents: [\"https://h:8501\", \"https://h:8501\"]}", "agent-token.agents.1", "stands there twice"},
-		"kind":        {"agent-token: {agents: [\"https://h:8501\"], kinds: [" + canary + "]}", "agent-token.kinds.0", "has no such token"},
-		"both":        {"agent-token: {agents: [\"https://h:8501\"]}\ngossip-key: {}", "agent-token", "a gossip key is rotated"},
-		"unknown key": {"agent-token: {token: " + canary + "}", "", "token"},
-	} {
-		_, err := consul.Section(rotationtest.Decoder(start + c.text))
-		if err == nil || !strings.Contains(err.Error(), c.want) {
-			t.Errorf("%s: %v, want %q", name, err, c.want)
-			continue
-		}
-		if strings.Contains(err.Error(), canary) {
-			t.Errorf("%s: the fault repeats what was written: %v", name, err)
-		}
-		fault, ok := errors.AsType[*rotation.Fault](err)
-		if c.path != "" && (!ok || fault.Path != c.path || fault.Tip == "") {
-			t.Errorf("%s: %+v, want a fault at %s with a tip", name, fault, c.path)
-		}
-	}
+	refuses(t, map[string]badSection{
+		"no agent":    {start + "agent-token: {}", "agent-token.agents", "no agent is named"},
+		"no URL":      {start + "agent-token: {agents: [" + canary + "]}", "agent-token.agents.0", "no URL that begins with https://"},
+		"no TLS":      {start + "agent-token: {agents: [\"http://" + canary + ":8500\"]}", "agent-token.agents.0", "the URL has no TLS"},
+		"a user":      {start + "agent-token: {agents: [\"https://u:" + canary + "@h:8501\"]}", "agent-token.agents.0", "has a user, a query or a fragment"},
+		"twice":       {start + "agent-token: {agents: [\"https://h:8501\", \"https://h:8501\"]}", "agent-token.agents.1", "stands there twice"},
+		"kind":        {start + "agent-token: {agents: [\"https://h:8501\"], kinds: [" + canary + "]}", "agent-token.kinds.0", "has no such token"},
+		"both":        {start + "agent-token: {agents: [\"https://h:8501\"]}\ngossip-key: {}", "agent-token", "a gossip key is rotated"},
+		"unknown key": {start + "agent-token: {token: " + canary + "}", "", "token"},
+	})
 }

@@ -113,8 +113,17 @@ func answered(ask func() error) (err error) {
 	return err
 }
 
-// rings asks one server.
+// rings asks one server: first for the rings, then for the members. So one that is no member
+// of a ring any more, because it was found to be down, is among those that are down.
 func (c *cluster) rings(ctx context.Context, s server) (*rings, error) {
+	var answers []*api.KeyringResponse
+	err := c.once(ctx, s.api, func(ctx context.Context, client *api.Client) (err error) {
+		answers, err = client.Operator().KeyringList((&api.QueryOptions{}).WithContext(ctx))
+		return err
+	})
+	if err != nil {
+		return nil, c.silent(ctx, s, "listing the gossip keys", err)
+	}
 	down, seen, err := c.members(ctx, s)
 	if err != nil {
 		return nil, err
@@ -122,14 +131,7 @@ func (c *cluster) rings(ctx context.Context, s server) (*rings, error) {
 	if len(down) > 0 {
 		return nil, missing(s, down)
 	}
-	var answers []*api.KeyringResponse
-	err = c.once(ctx, s.api, func(ctx context.Context, client *api.Client) (err error) {
-		answers, err = client.Operator().KeyringList((&api.QueryOptions{}).WithContext(ctx))
-		return err
-	})
-	if err != nil {
-		return nil, c.silent(ctx, s, "listing the gossip keys", err)
-	}
+	segments := slices.ContainsFunc(answers, func(a *api.KeyringResponse) bool { return a.Segment != "" })
 	out := &rings{values: map[string]secret.Value{}, asked: s}
 	home := ""
 	for _, a := range answers {
@@ -140,6 +142,8 @@ func (c *cluster) rings(ctx context.Context, s server) (*rings, error) {
 			return nil, refused("rotate it by hand: consul keyring", "%s has the admin partition %q, whose members cannot be looked at: not built yet", s.url, a.Partition)
 		case !a.WAN && a.Segment == "" && seen < a.NumNodes:
 			return nil, refused(`give the administrator's token node_prefix "" { policy = "read" }`, "%s shows %d of %d members: whether one is down cannot be told", s.url, seen, a.NumNodes)
+		case !a.WAN && !segments && seen > a.NumNodes:
+			return nil, rotation.Errorf(rotation.Unknown, "run it again", "consul: %s: %w: a member joined in this moment", s.url, errSilent)
 		}
 		home = a.Datacenter
 		out.rings = append(out.rings, ring{poolOf(a), a.NumNodes, out.count(a.Keys), out.count(a.PrimaryKeys)})
@@ -211,7 +215,7 @@ func missing(s server, down []string) error {
 // silent says who did not answer, where somebody did not.
 func (c *cluster) silent(ctx context.Context, s server, doing string, failed error) error {
 	text, status := refusal(failed)
-	if status != http.StatusInternalServerError || !strings.Contains(text, "nodes reported") {
+	if status != http.StatusInternalServerError || !strings.Contains(text, "nodes reported") || strings.Contains(text, textPlain) {
 		return gossipError(s, doing, failed)
 	}
 	if down, _, err := c.members(ctx, s); err == nil && len(down) > 0 {
@@ -221,13 +225,16 @@ func (c *cluster) silent(ctx context.Context, s server, doing string, failed err
 		"consul: %s: %s: %w", s.url, doing, errSilent)
 }
 
+// textPlain is what a member says that does not encrypt: see internal_query.go of Serf.
+const textPlain = "encryption not enabled"
+
 // gossipError is wrap, without the text of the answer: it may tell keys.
 func gossipError(s server, doing string, err error) error {
 	text, status := refusal(err)
 	switch {
 	case status == 0:
 		return wrap(s.url, doing, err)
-	case strings.Contains(text, "encryption not enabled"), strings.Contains(text, "not enabled"):
+	case strings.Contains(text, textPlain):
 		return refused("give every agent a key first: encrypt, see https://developer.hashicorp.com/consul/docs/security/encryption", "%s: %s: the gossip is not encrypted", s.url, doing)
 	case status == http.StatusForbidden && strings.Contains(text, textUnknown):
 		return refused("is it the token of this datacenter, and was it deleted?", "%s: %s: Consul does not know the administrator's token", s.url, doing)

@@ -1,8 +1,6 @@
 package consul_test
 
 import (
-	"errors"
-	"strings"
 	"testing"
 
 	"github.com/keyturn/keyturn/internal/backend/consul"
@@ -11,7 +9,6 @@ import (
 )
 
 func TestGossipSettings(t *testing.T) {
-	const canary = "canary-3b9f"
 	const start = "servers: [\"https://consul-1.example.com:8501\"]\ntoken: {from-env: KEYTURN_CONSUL_TOKEN}\n"
 	const good = start + "gossip-key: {}\n"
 	s, err := consul.Section(rotationtest.Decoder(good))
@@ -28,7 +25,7 @@ func TestGossipSettings(t *testing.T) {
 	if _, err := consul.NewGossip(consul.Settings{Servers: s.(consul.Settings).Servers, Token: s.(consul.Settings).Token}, consul.Options{}); rotation.ClassOf(err) != rotation.Invalid {
 		t.Errorf("settings of a token: %v, want them to be invalid", err)
 	}
-	for name, c := range map[string]struct{ text, path, want string }{
+	refuses(t, map[string]badSection{
 		"no server":        {"token: {from-env: A}\ngossip-key: {}", "servers", "no server is named"},
 		"no place":         {start + "gossip-key: {probe: [\"" + canary + "\"]}", "gossip-key.probe.0", "names no host with a port"},
 		"no host":          {start + "gossip-key: {probe: [\":8301\"]}", "gossip-key.probe.0", "names no host with a port"},
@@ -44,18 +41,5 @@ func TestGossipSettings(t *testing.T) {
 		"roles":            {good + "roles: [a]", "roles", "said of a token"},
 		"service-identity": {good + "service-identities: [a]", "service-identities", "said of a token"},
 		"node-identity":    {good + "node-identities: [a@dc1]", "node-identities", "said of a token"},
-	} {
-		_, err := consul.Section(rotationtest.Decoder(c.text))
-		if err == nil || !strings.Contains(err.Error(), c.want) {
-			t.Errorf("%s: %v, want %q", name, err, c.want)
-			continue
-		}
-		if strings.Contains(err.Error(), canary) {
-			t.Errorf("%s: the fault repeats what was written: %v", name, err)
-		}
-		fault, ok := errors.AsType[*rotation.Fault](err)
-		if c.path != "" && (!ok || fault.Path != c.path || fault.Tip == "") {
-			t.Errorf("%s: %+v, want a fault at %s with a tip", name, fault, c.path)
-		}
-	}
+	})
 }

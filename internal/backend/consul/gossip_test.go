@@ -270,6 +270,7 @@ func TestGossipRefusals(t *testing.T) {
 		"sees no member":      {as(`keyring = "write"`, preflight), "whether one is down cannot be told"},
 		"sees some":           {as(`keyring = "write" node "other" { policy = "read" }`, preflight), "shows 0 of 1 members"},
 		"ends the primary":    {g.backend().End(t.Context(), adopted, rotation.ToRevoke), "is the primary"},
+		"no encryption":       {newGossiping(t, testserver.NewPlainConsul(t)).backend().Preflight(t.Context(), c), "the gossip is not encrypted"},
 	} {
 		if tt.err == nil || !strings.Contains(tt.err.Error(), tt.want) || rotation.ClassOf(tt.err) != rotation.Refused || rotation.HintOf(tt.err) == "" {
 			t.Errorf("%s: %v of class %d with hint %q, want a refusal with %q", name, tt.err, rotation.ClassOf(tt.err), rotation.HintOf(tt.err), tt.want)

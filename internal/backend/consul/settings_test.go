@@ -11,13 +11,36 @@ import (
 	"github.com/keyturn/keyturn/internal/secret"
 )
 
+// canary stands where somebody may have written a secret: no fault repeats it.
+const canary = "canary-3b9f"
+
+// A badSection is refused at a path, in these words.
+type badSection struct{ text, path, want string }
+
+func refuses(t *testing.T, sections map[string]badSection) {
+	t.Helper()
+	for name, c := range sections {
+		_, err := consul.Section(rotationtest.Decoder(c.text))
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, want %q", name, err, c.want)
+			continue
+		}
+		if strings.Contains(err.Error(), canary) {
+			t.Errorf("%s: the fault repeats what was written: %v", name, err)
+		}
+		fault, ok := errors.AsType[*rotation.Fault](err)
+		if c.path != "" && (!ok || fault.Path != c.path || fault.Tip == "") {
+			t.Errorf("%s: %+v, want a fault at %s with a tip", name, fault, c.path)
+		}
+	}
+}
+
 func TestSettings(t *testing.T) {
 	const good = "servers: [\"https://consul-1.example.com:8501\"]\ntoken: {from-env: KEYTURN_CONSUL_TOKEN}\n"
 	if _, err := consul.Section(rotationtest.Decoder(good)); err != nil {
 		t.Fatalf("%v", err)
 	}
-	const canary = "canary-3b9f"
-	for name, c := range map[string]struct{ text, path, want string }{
+	refuses(t, map[string]badSection{
 		"no server":          {"token: {from-env: A}", "servers", "no server is named"},
 		"no URL":             {"servers: [" + canary + "]\ntoken: {from-env: A}", "servers.0", "no URL that begins with https://"},
 		"no TLS":             {"servers: [\"http://" + canary + ":8500\"]\ntoken: {from-env: A}", "servers.0", "the URL has no TLS"},
@@ -40,20 +63,7 @@ func TestSettings(t *testing.T) {
 		"own, relative":      {strings.Replace(good, "from-env: KEYTURN_CONSUL_TOKEN", "from-file: a/current/token", 1) + "own: true", "own", "no place that the cutover moves"},
 		"own gossip key":     {strings.Replace(good, "from-env: KEYTURN_CONSUL_TOKEN", "from-file: /a/current/token", 1) + "own: true\ngossip-key: {}", "own", "is for nothing else"},
 		"unknown key":        {good + "polices: [a]", "", "polices"},
-	} {
-		_, err := consul.Section(rotationtest.Decoder(c.text))
-		if err == nil || !strings.Contains(err.Error(), c.want) {
-			t.Errorf("%s: %v, want %q", name, err, c.want)
-			continue
-		}
-		if strings.Contains(err.Error(), canary) {
-			t.Errorf("%s: the fault repeats what was written: %v", name, err)
-		}
-		fault, ok := errors.AsType[*rotation.Fault](err)
-		if c.path != "" && (!ok || fault.Path != c.path || fault.Tip == "") {
-			t.Errorf("%s: %+v, want a fault at %s with a tip", name, fault, c.path)
-		}
-	}
+	})
 }
 
 func TestNew(t *testing.T) {
