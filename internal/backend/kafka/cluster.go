@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
-	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 	"github.com/twmb/franz-go/pkg/sasl/scram"
 
@@ -32,8 +31,8 @@ type line struct {
 	dial            func(ctx context.Context, network, address string) (net.Conn, error) // nil: the network
 }
 
-// connect returns a client of one broker, which speaks to no other. It does no I/O.
-func (l line) connect(address string) (*kgo.Client, error) {
+// connect returns a client of one broker. It does no I/O.
+func (l line) connect(address string) (*client, error) {
 	dial := l.dial
 	if dial == nil {
 		dial = (&net.Dialer{}).DialContext
@@ -52,8 +51,7 @@ func (l line) connect(address string) (*kgo.Client, error) {
 	if l.mechanism == sha256Name {
 		mechanism = scram.Sha256(auth)
 	}
-	return kgo.NewClient(kgo.SeedBrokers(address), kgo.ClientID("keyturn"), kgo.SASL(mechanism), kgo.Dialer(dial),
-		kgo.DialTimeout(callTimeout), kgo.RequestTimeoutOverhead(callTimeout), kgo.RequestRetries(0), kgo.DisableClientMetrics())
+	return &client{address: address, mechanism: mechanism, dial: dial}, nil
 }
 
 func withTLS(dial func(context.Context, string, string) (net.Conn, error), config *tls.Config) func(context.Context, string, string) (net.Conn, error) {
@@ -99,7 +97,7 @@ type cluster struct {
 // on to the controller.
 type broker struct {
 	address string
-	client  *kgo.Client
+	client  *client
 	timeout time.Duration
 }
 
@@ -135,7 +133,7 @@ func (b *Backend) as(user, mechanism string, password secret.Value) (*cluster, e
 
 func (c *cluster) close() {
 	for _, b := range c.brokers {
-		b.client.Close()
+		b.client.close()
 	}
 }
 
@@ -143,7 +141,7 @@ func (c *cluster) close() {
 func ask[R kmsg.Response](ctx context.Context, b broker, request kmsg.Request) (answer R, err error) {
 	ctx, cancel := context.WithTimeout(ctx, b.timeout)
 	defer cancel()
-	resp, err := b.client.SeedBrokers()[0].Request(ctx, request)
+	resp, err := b.client.request(ctx, request)
 	if err != nil {
 		return answer, err
 	}

@@ -79,7 +79,7 @@ func (f *fixture) backend(change ...func(*kafka.Settings)) *kafka.Backend {
 	for _, c := range change {
 		c(&s)
 	}
-	b, err := kafka.New(s, kafka.Options{CA: f.k.CA(), Patience: 20 * time.Second, Timeout: 3 * time.Second, Getenv: func(name string) string {
+	b, err := kafka.New(s, kafka.Options{CA: f.k.CA(), Patience: 20 * time.Second, Timeout: 2 * time.Second, Getenv: func(name string) string {
 		if name != passwordVariable {
 			return ""
 		}

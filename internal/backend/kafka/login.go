@@ -52,7 +52,11 @@ func Login(ctx context.Context, spec rotation.ProbeSpec, m rotation.Material) ro
 		if problem != "" {
 			return rotation.EndpointResult{Answer: rotation.Inconclusive, Reason: problem}
 		}
-		return try(ctx, line{user: spec.Identity, mechanism: settings.Mechanism, password: password, ca: spec.CA, weaker: settings.InsecureTLS}, endpoint, settings.Topics)
+		r := try(ctx, line{user: spec.Identity, mechanism: settings.Mechanism, password: password, ca: spec.CA, weaker: settings.InsecureTLS}, endpoint, settings.Topics)
+		if r.Reason != "" {
+			r.Reason = endpoint + ": " + r.Reason
+		}
+		return r
 	})
 }
 
@@ -87,7 +91,7 @@ func try(ctx context.Context, l line, endpoint string, topics []string) rotation
 		r.Reason = "the endpoint or the authority cannot be read"
 		return r
 	}
-	defer client.Close()
+	defer client.close()
 	request := noTopics()
 	for _, name := range topics {
 		topic := kmsg.NewMetadataRequestTopic()
