@@ -182,6 +182,7 @@ listener.name.internal.plain.sasl.jaas.config=org.apache.kafka.common.security.p
 listener.name.controllers.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required username="root" password="@ROOT@" user_root="@ROOT@";
 listener.name.clients.scram-sha-256.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
 listener.name.clients.scram-sha-512.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
+listener.name.clients.scram-sha-256.connections.max.reauth.ms=3600000
 listener.name.clients.ssl.keystore.type=PEM
 listener.name.clients.ssl.keystore.location=@DIR@/keystore.pem
 listener.name.clients.ssl.enabled.protocols=TLSv1.3

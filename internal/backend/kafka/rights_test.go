@@ -171,6 +171,36 @@ func TestRefusals(t *testing.T) {
 	if text := fmt.Sprint(warnings); err != nil || !strings.Contains(text, "lists no sessions") || !strings.Contains(text, "connections.max.reauth.ms is not set") {
 		t.Errorf("Warnings = %q, %v", warnings, err)
 	}
+	// The brokers have it set for the other mechanism.
+	warnings, err = f.backend(func(s *kafka.Settings) { s.Mechanism = "SCRAM-SHA-256" }).Warnings(t.Context(), f.name)
+	if text := fmt.Sprint(warnings); err != nil || strings.Contains(text, "connections.max.reauth.ms") {
+		t.Errorf("Warnings = %q, %v, want none of connections that last for ever", warnings, err)
+	}
+}
+
+// TestRestartAfterTheEnd starts a broker again after a version was ended: every other user is
+// still known, and the version is still dead (hard problem 41).
+func TestRestartAfterTheEnd(t *testing.T) {
+	k := testserver.NewKafka(t, 1)
+	f := newFixture(t, k)
+	b := f.backend()
+	old, m1 := f.armed(b, 1)
+	old.State = rotation.Current
+	next, m2 := f.armed(b, 2, old)
+	f.must(b.End(t.Context(), old, rotation.ToRetire))
+	k.Kill(0)
+	f.must(k.Start(0))
+	k.Await(t, 0)
+	for name, c := range map[string]struct {
+		v    rotation.Version
+		m    rotation.Material
+		want rotation.Answer
+	}{"the ended one": {old, m1, rotation.Dead}, "the next one": {next, m2, rotation.Alive}} {
+		if got := kafka.Login(t.Context(), b.ProbeSpec(c.v), c.m); got.Answer != c.want {
+			t.Errorf("%s: %s (%s), want %s", name, got.Answer, got.Reason, c.want)
+		}
+	}
+	f.must(b.Preflight(t.Context(), rotation.Credential{})) // as the administrator
 }
 
 // tokenPassword is what a delegation token logs in with.
