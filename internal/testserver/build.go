@@ -60,8 +60,8 @@ func buildGo(ctx context.Context, pkg string) (string, error) {
 }
 
 // BuildTool builds the program of another module of this repository (such as "act"
-// of "tools/act"), once for each list of its modules, and returns its path, which is
-// in the user's cache.
+// of "tools/act"), once for each list of its modules and what the module itself has as
+// source, and returns its path, which is in the user's cache.
 func BuildTool(ctx context.Context, module, pkg string) (string, error) {
 	path, err := buildTool(ctx, module, pkg)
 	if err != nil {
@@ -78,6 +78,17 @@ func buildTool(ctx context.Context, module, pkg string) (string, error) {
 	sums, err := os.ReadFile(filepath.Join(root, module, "go.sum"))
 	if err != nil {
 		return "", err
+	}
+	source, err := filepath.Glob(filepath.Join(root, module, "*.go"))
+	if err != nil {
+		return "", err
+	}
+	for _, file := range source { // in the order of their names
+		text, err := os.ReadFile(file)
+		if err != nil {
+			return "", err
+		}
+		sums = append(sums, text...)
 	}
 	dir, err := cacheDir("tools", keyOf(sums))
 	if err != nil {

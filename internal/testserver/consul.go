@@ -1,22 +1,17 @@
 package testserver
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/base64"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -76,34 +71,19 @@ func newConsul(t testing.TB, c *Consul, servers int) *Consul {
 
 // A SharedConsul is one datacenter of one server for all tests of a package, as
 // [SharedEngine] is. Tests that share it make policies and tokens of their own.
-type SharedConsul struct {
-	once   sync.Once
-	consul *Consul
-	err    error
-}
+type SharedConsul struct{ kept[Consul] }
 
 // Get returns the datacenter, or ends the test as [Require] says.
 func (s *SharedConsul) Get(t testing.TB) *Consul {
 	t.Helper()
-	s.once.Do(func() {
-		s.consul = &Consul{host: "127.0.0.1"}
-		if s.consul.dir, s.err = os.MkdirTemp("", "keyturn-consul-"); s.err == nil {
-			s.err = s.consul.start(context.Background(), 1)
-		}
+	return s.get(t, func(dir string) (*Consul, error) {
+		c := &Consul{dir: dir, host: "127.0.0.1"}
+		return c, c.start(context.Background(), 1)
 	})
-	Require(t, s.err)
-	return s.consul
 }
 
 // Stop stops it if it was started.
-func (s *SharedConsul) Stop() error {
-	s.once.Do(func() { s.err = errors.New("the shared server was stopped") })
-	if s.consul == nil {
-		return nil
-	}
-	s.consul.stop()
-	return os.RemoveAll(s.consul.dir)
-}
+func (s *SharedConsul) Stop() error { return s.end((*Consul).stop) }
 
 func (c *Consul) start(ctx context.Context, servers int) (err error) {
 	if c.program, err = BuildTool(ctx, "tools/consul", "github.com/hashicorp/consul"); err != nil {
@@ -292,33 +272,5 @@ func (c *Consul) callAt(ctx context.Context, i int, method, path string, in, out
 }
 
 func (c *Consul) callAs(ctx context.Context, i int, token, method, path string, in, out any) error {
-	var body io.Reader
-	if in != nil {
-		b, err := json.Marshal(in)
-		if err != nil {
-			return err
-		}
-		body = bytes.NewReader(b)
-	}
-	req, err := http.NewRequestWithContext(ctx, method, c.URLs()[i]+path, body)
-	if err != nil {
-		return err
-	}
-	req.Header.Set("X-Consul-Token", token)
-	resp, err := c.http.Do(req)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	text, err := io.ReadAll(resp.Body)
-	if err != nil {
-		return err
-	}
-	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s %s: %s: %s", method, path, resp.Status, strings.TrimSpace(string(text)))
-	}
-	if out == nil {
-		return nil
-	}
-	return json.Unmarshal(text, out)
+	return askJSON(ctx, c.http, method, c.URLs()[i], path, http.Header{"X-Consul-Token": {token}}, in, out)
 }

@@ -66,6 +66,36 @@ func (s *SharedPostgres) Stop() error {
 	return s.server.Remove()
 }
 
+// kept is a server in a folder of its own, for all tests of a package.
+type kept[S any] struct {
+	once   sync.Once
+	dir    string
+	server *S
+	err    error
+}
+
+// get returns the server, which the first call starts.
+func (k *kept[S]) get(t testing.TB, start func(dir string) (*S, error)) *S {
+	t.Helper()
+	k.once.Do(func() {
+		if k.dir, k.err = os.MkdirTemp("", "keyturn-server-"); k.err == nil {
+			k.server, k.err = start(k.dir)
+		}
+	})
+	Require(t, k.err)
+	return k.server
+}
+
+// end stops the server if it was started, and removes its folder.
+func (k *kept[S]) end(stop func(*S)) error {
+	k.once.Do(func() { k.err = errors.New("the shared server was stopped") })
+	if k.server == nil {
+		return nil
+	}
+	stop(k.server)
+	return os.RemoveAll(k.dir)
+}
+
 // Main runs the tests of a package and then stops the servers that they
 // shared: func TestMain(m *testing.M) { os.Exit(testserver.Main(m, &engine)) }.
 // Whatever the tests put aside lies in one folder, that goes away even if they are

@@ -20,6 +20,7 @@ type config struct {
 	consul, consulTokenFile, consulPrefix string
 	kafka                                 *kafkaLoad // nil: something else is used
 	tls                                   *tlsLoad
+	vault, roleID, secretIDFile, vaultKey string
 	every, timeout                        time.Duration
 }
 
@@ -50,6 +51,9 @@ func readConfig(getenv func(string) string) (config, error) {
 	if c.tls, err = readTLS(getenv); err != nil {
 		return config{}, err
 	}
+	if c.vault = getenv("VAULT_ADDR"); c.vault != "" {
+		c.roleID, c.secretIDFile, c.vaultKey, c.caFile = getenv("VAULT_ROLE_ID"), getenv("VAULT_SECRET_ID_FILE"), getenv("LOAD_VAULT_KEY"), getenv("VAULT_CACERT")
+	}
 	if c.task == "" {
 		host, _ := os.Hostname()
 		c.task = host + "-" + rand.Text()[:8]
@@ -63,7 +67,7 @@ func readConfig(getenv func(string) string) (config, error) {
 	if err := errors.Join(err1, err2); err != nil {
 		return config{}, err
 	}
-	if c.tls == nil && c.kafka == nil && c.consul == "" && c.urlFile == "" && (c.passwordFile == "" || c.user == "" && c.userFile == "") {
+	if c.tls == nil && c.kafka == nil && c.consul == "" && c.vault == "" && c.urlFile == "" && (c.passwordFile == "" || c.user == "" && c.userFile == "") {
 		return config{}, errors.New("set DATABASE_URL_FILE, or POSTGRES_USER and POSTGRES_PASSWORD_FILE")
 	}
 	return c, nil

@@ -132,6 +132,9 @@ func (c config) try(ctx context.Context, o *outcome.Login) error {
 	if c.tls != nil {
 		return c.tls.use(ctx, o)
 	}
+	if c.vault != "" {
+		return c.useVault(ctx, o)
+	}
 	config, err := c.connConfig()
 	if err != nil {
 		return fmt.Errorf("%w: %w", errCredential, err)

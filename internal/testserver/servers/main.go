@@ -18,6 +18,7 @@ var tools = [][2]string{
 	{"tools/act", "github.com/nektos/act"},
 	{"tools/consul", "github.com/hashicorp/consul"},
 	{"tools/pebble", "github.com/letsencrypt/pebble/v2/cmd/pebble"},
+	{"tools/vault", "github.com/keyturn/keyturn/tools/vault"},
 }
 
 func main() {
