@@ -28,6 +28,10 @@ type ProbeSpec struct {
 	Endpoints []string        `json:"endpoints"`          // URLs without a password, each is tried
 	CA        []byte          `json:"ca,omitempty"`       // PEM
 	Settings  json.RawMessage `json:"settings,omitempty"` // the backend's own
+
+	// Sparing says that the backend counts refusals, and locks out all who log in alike
+	// after a few: what one place was refused is not tried from another, and not again.
+	Sparing bool `json:"sparing,omitempty"`
 }
 
 // An EndpointResult is the answer of one endpoint (one host).

@@ -8,7 +8,8 @@ import (
 )
 
 // probe tries a version once from every place that reads it, at the same time.
-// A credential that no service reads is tried from the target itself.
+// A credential that no service reads is tried from the target itself. Where refusals
+// are to be spared, the first place goes ahead.
 func (s *Standard) probe(ctx context.Context, v Version) ProbeResult {
 	places := s.places()
 	results := make([]ProbeResult, len(places))
@@ -16,6 +17,14 @@ func (s *Standard) probe(ctx context.Context, v Version) ProbeResult {
 	var wg sync.WaitGroup
 	for i, place := range places {
 		wg.Go(func() { results[i] = s.Target.Probe(ctx, v, spec, place) })
+		if i > 0 || !spec.Sparing {
+			continue
+		}
+		wg.Wait()
+		if results[0].Answer == Dead {
+			places, results = places[:1], results[:1]
+			break
+		}
 	}
 	wg.Wait()
 	var all ProbeResult
@@ -65,6 +74,9 @@ func (s *Standard) probeUntil(ctx context.Context, v Version) ProbeResult {
 		}
 		if r.Answer == Dead || r.Answer == Unfit {
 			refusals++
+		}
+		if r.Answer == Dead && s.Backend.ProbeSpec(v).Sparing {
+			return r
 		}
 		if refusals >= 3 || pause(ctx, every) != nil {
 			return last
