@@ -24,6 +24,8 @@ var arrows = map[string][]string{
 	"internal/rotation":               {"internal/secret"},
 	"internal/rotation/rotationtest":  {"internal/rotation", "internal/secret"},
 	"internal/backend":                {"internal/rotation", "internal/secret"},
+	"internal/backend/consul":         {"internal/rotation", "internal/secret", "internal/backend/httpsapi"},
+	"internal/backend/httpsapi":       {},
 	"internal/backend/github":         {"internal/rotation", "internal/secret", "internal/githubapp"},
 	"internal/target":                 {"internal/rotation", "internal/secret"},
 	"internal/target/swarm/stackfile": {},

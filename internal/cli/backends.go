@@ -12,6 +12,7 @@ import (
 	"github.com/keyturn/keyturn/internal/backend/certificate"
 	"github.com/keyturn/keyturn/internal/backend/consul"
 	"github.com/keyturn/keyturn/internal/backend/github"
+	"github.com/keyturn/keyturn/internal/backend/httpsapi"
 	"github.com/keyturn/keyturn/internal/backend/kafka"
 	"github.com/keyturn/keyturn/internal/backend/postgres"
 	"github.com/keyturn/keyturn/internal/config"
@@ -75,7 +76,7 @@ func newConsul(a *app, settings any, how reached) (rotation.Backend, error) {
 	if !ok {
 		return nil, fmt.Errorf("the section of consul is a %T", settings)
 	}
-	o := consul.Options{Credential: how.credential, Getenv: a.Getenv, Logger: a.log, Ready: how.ready, Dial: how.dial}
+	o := consul.Options{Credential: how.credential, Getenv: a.Getenv, Logger: a.log, Ready: how.ready, Dial: httpsapi.Dial(how.dial)}
 	var err error
 	if o.CA, err = authority(s.CA, "Consul"); err != nil {
 		return nil, err

@@ -12,13 +12,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"os"
 	"slices"
 	"time"
 
 	"github.com/hashicorp/consul/api"
 
+	"github.com/keyturn/keyturn/internal/backend/httpsapi"
 	"github.com/keyturn/keyturn/internal/rotation"
 	"github.com/keyturn/keyturn/internal/secret"
 )
@@ -33,7 +33,7 @@ type Options struct {
 	Ready      func(context.Context) error // if it is not nil, it is called before connections are made
 
 	// Dial makes the connections; default: the network.
-	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+	Dial httpsapi.Dial
 
 	// Patience is how long to wait for a server to hear of a change. Default: 30 s.
 	Patience time.Duration
@@ -80,7 +80,7 @@ func (o Options) complete(s Settings) (Options, error) {
 	if err := s.check(); err != nil {
 		return o, rotation.Classify(rotation.Invalid, "", fmt.Errorf("consul: %w", err))
 	}
-	if _, err := tlsConfig(o.CA, s.InsecureTLS); err != nil {
+	if _, err := httpsapi.TLS(o.CA, s.InsecureTLS); err != nil {
 		return o, rotation.Classify(rotation.Invalid, "name a PEM file with the authority's certificate", fmt.Errorf("consul: ca %q: %w", s.CA, err))
 	}
 	if o.Getenv == nil {

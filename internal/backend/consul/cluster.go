@@ -3,13 +3,10 @@ package consul
 import (
 	"bytes"
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -18,6 +15,7 @@ import (
 
 	"github.com/hashicorp/consul/api"
 
+	"github.com/keyturn/keyturn/internal/backend/httpsapi"
 	"github.com/keyturn/keyturn/internal/rotation"
 	"github.com/keyturn/keyturn/internal/secret"
 )
@@ -67,16 +65,15 @@ func (o Options) open(ctx context.Context, settings Settings) (*cluster, error) 
 	return c, nil
 }
 
-// newHTTP returns what makes the requests. A request has the time of its context.
-func newHTTP(ca []byte, weaker []string, dial func(context.Context, string, string) (net.Conn, error)) (*http.Client, error) {
-	config, err := tlsConfig(ca, weaker)
+// newHTTP returns what makes the requests. Each has a connection of its own.
+func newHTTP(ca []byte, weaker []string, dial httpsapi.Dial) (*http.Client, error) {
+	config, err := httpsapi.TLS(ca, weaker)
 	if err != nil {
 		return nil, err
 	}
-	return &http.Client{
-		Transport:     &http.Transport{TLSClientConfig: config, DialContext: dial, DisableKeepAlives: true, TLSHandshakeTimeout: callTimeout},
-		CheckRedirect: func(*http.Request, []*http.Request) error { return errors.New("the server answers with a redirection") },
-	}, nil
+	web := httpsapi.Client(config, dial, callTimeout)
+	web.Transport.(*http.Transport).DisableKeepAlives = true
+	return web, nil
 }
 
 // newClient returns the API at a URL, with nothing from the environment in it.
@@ -112,20 +109,6 @@ func (s server) ask(ctx context.Context, method, path string, in, out any) error
 		return nil
 	}
 	return json.Unmarshal(text, out)
-}
-
-func tlsConfig(ca []byte, weaker []string) (*tls.Config, error) {
-	config := &tls.Config{MinVersion: tls.VersionTLS13}
-	if slices.Contains(weaker, weakerTLS) {
-		config.MinVersion = tls.VersionTLS12
-	}
-	if len(ca) > 0 {
-		config.RootCAs = x509.NewCertPool()
-		if !config.RootCAs.AppendCertsFromPEM(ca) {
-			return nil, errors.New("there is no certificate in it")
-		}
-	}
-	return config, nil
 }
 
 // anyServer asks one server after the other until one answers.
@@ -239,10 +222,5 @@ func (c *cluster) known(ctx context.Context, v rotation.Version, want bool) erro
 
 // pause waits.
 func pause(ctx context.Context, d time.Duration) error {
-	select {
-	case <-ctx.Done():
-		return wrap("", "waiting", context.Cause(ctx))
-	case <-time.After(d):
-		return nil
-	}
+	return wrap("", "waiting", httpsapi.Pause(ctx, d))
 }

@@ -1,7 +1,6 @@
 package consul
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -10,6 +9,7 @@ import (
 
 	"github.com/hashicorp/consul/api"
 
+	"github.com/keyturn/keyturn/internal/backend/httpsapi"
 	"github.com/keyturn/keyturn/internal/rotation"
 )
 
@@ -60,7 +60,7 @@ func wrap(url, doing string, err error) error {
 	text, status := refusal(err)
 	switch {
 	case status == 0:
-		return rotation.Errorf(rotation.Unknown, "is it running, and can it be reached from here?", "%s%s: %s", at, doing, transportText(err))
+		return rotation.Errorf(rotation.Unknown, "is it running, and can it be reached from here?", "%s%s: %s", at, doing, httpsapi.Cause(err))
 	case status == http.StatusForbidden && strings.Contains(text, textDenied):
 		return rotation.Errorf(rotation.Refused, `give the administrator's token a policy with acl = "write"`, "%s%s: %w", at, doing, err)
 	case status == http.StatusForbidden && strings.Contains(text, textUnknown):
@@ -69,20 +69,6 @@ func wrap(url, doing string, err error) error {
 		return rotation.Errorf(rotation.Unknown, "has the cluster a leader? see: consul operator raft list-peers", "%s%s: %w", at, doing, err)
 	}
 	return rotation.Errorf(rotation.Failed, "", "%s%s: %w", at, doing, err)
-}
-
-// transportText says in words of ours what broke.
-func transportText(err error) string {
-	switch {
-	case errors.Is(err, context.DeadlineExceeded):
-		return "no answer in time"
-	case errors.Is(err, context.Canceled):
-		return "stopped"
-	}
-	for unwrapped := err; unwrapped != nil; unwrapped = errors.Unwrap(unwrapped) {
-		err = unwrapped
-	}
-	return fmt.Sprint(err)
 }
 
 // refused is an error of ours.

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/keyturn/keyturn/internal/backend/httpsapi"
 	"github.com/keyturn/keyturn/internal/rotation"
 )
 
@@ -85,7 +86,7 @@ func tryKeyAt(ctx context.Context, endpoint string, key []byte) rotation.Endpoin
 		}
 	}
 	if err != nil {
-		r.Reason = transportText(err)
+		r.Reason = httpsapi.Cause(err)
 	}
 	return r
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/hashicorp/consul/api"
 
+	"github.com/keyturn/keyturn/internal/backend/httpsapi"
 	"github.com/keyturn/keyturn/internal/rotation"
 	"github.com/keyturn/keyturn/internal/secret"
 )
@@ -121,5 +122,5 @@ func reasonOf(err error) string {
 	if e, ok := errors.AsType[api.StatusError](err); ok {
 		return "it answers " + http.StatusText(e.Code)
 	}
-	return transportText(err)
+	return httpsapi.Cause(err)
 }

@@ -3,13 +3,13 @@ package consul
 import (
 	"errors"
 	"fmt"
-	"net/url"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/keyturn/keyturn/internal/backend/httpsapi"
 	"github.com/keyturn/keyturn/internal/rotation"
 	"github.com/keyturn/keyturn/internal/secret"
 )
@@ -112,13 +112,6 @@ func (s Settings) Pace() (every, overlap time.Duration) {
 	return 30 * 24 * time.Hour, 2 * time.Hour
 }
 
-const (
-	weakerTLS = "tls-1.2"
-	plaintext = "plaintext"
-)
-
-var weakenings = []string{weakerTLS, plaintext}
-
 // defaultCacheTime is Consul's own acl.token_ttl.
 const defaultCacheTime = 30 * time.Second
 
@@ -171,7 +164,7 @@ func (s Settings) check() error {
 	}
 	for key, urls := range map[string][]string{"servers": s.Servers, "probe": s.Probe} {
 		for i, u := range urls {
-			if tip, problem := s.urlProblem(u); problem != "" {
+			if tip, problem := httpsapi.Problem(u, "https://consul-1.example.com:8501", s.InsecureTLS); problem != "" {
 				fault(fmt.Sprintf("%s.%d", key, i), tip, "%s", problem)
 			} else if slices.Contains(urls[:i], u) {
 				fault(fmt.Sprintf("%s.%d", key, i), "name each once", "the same URL stands there twice")
@@ -196,8 +189,8 @@ func (s Settings) check() error {
 	s.checkLinks(fault)
 	s.checkOwn(fault)
 	for i, w := range s.InsecureTLS {
-		if !slices.Contains(weakenings, w) {
-			fault(fmt.Sprintf("insecure-tls.%d", i), "known are "+strings.Join(weakenings, ", "), "unknown weakening")
+		if !slices.Contains(httpsapi.Weakenings, w) {
+			fault(fmt.Sprintf("insecure-tls.%d", i), "known are "+strings.Join(httpsapi.Weakenings, ", "), "unknown weakening")
 		}
 	}
 	return errors.Join(faults...)
@@ -253,17 +246,3 @@ func (s Settings) checkLinks(fault faultFunc) {
 
 // managementPolicy may do everything.
 const managementPolicy = "global-management"
-
-// urlProblem says what is wrong with a URL of the API, and repeats nothing of it.
-func (s Settings) urlProblem(text string) (tip, problem string) {
-	u, err := url.Parse(text)
-	switch {
-	case err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Hostname() == "":
-		return "write it as https://consul-1.example.com:8501", "this is no URL that begins with https:// and names a host"
-	case u.User != nil || u.RawQuery != "" || u.Fragment != "":
-		return "leave them out", "the URL has a user, a query or a fragment"
-	case u.Scheme == "http" && !slices.Contains(s.InsecureTLS, plaintext):
-		return "write https://, or insecure-tls: [plaintext]: then everybody on the way reads the tokens", "the URL has no TLS"
-	}
-	return "", ""
-}
