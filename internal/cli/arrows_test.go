@@ -26,6 +26,7 @@ var arrows = map[string][]string{
 	"internal/backend":                {"internal/rotation", "internal/secret"},
 	"internal/backend/consul":         {"internal/rotation", "internal/secret", "internal/backend/httpsapi"},
 	"internal/backend/httpsapi":       {},
+	"internal/backend/vault":          {"internal/rotation", "internal/secret", "internal/backend/httpsapi"},
 	"internal/backend/github":         {"internal/rotation", "internal/secret", "internal/githubapp"},
 	"internal/target":                 {"internal/rotation", "internal/secret"},
 	"internal/target/swarm/stackfile": {},

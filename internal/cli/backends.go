@@ -15,6 +15,7 @@ import (
 	"github.com/keyturn/keyturn/internal/backend/httpsapi"
 	"github.com/keyturn/keyturn/internal/backend/kafka"
 	"github.com/keyturn/keyturn/internal/backend/postgres"
+	"github.com/keyturn/keyturn/internal/backend/vault"
 	"github.com/keyturn/keyturn/internal/config"
 	"github.com/keyturn/keyturn/internal/rotation"
 )
@@ -43,6 +44,7 @@ var backends = map[string]backendKind{
 	"github":      {Section: github.Section, New: newGitHub, Login: github.Login},
 	"kafka":       {Section: kafka.Section, New: newKafka, Login: kafka.Login},
 	"postgres":    {Section: postgres.Section, New: newPostgres, Login: postgres.Login},
+	"vault":       {Section: vault.Section, New: newVault, Login: vault.Login},
 }
 
 func sections() map[string]config.Section {
@@ -124,6 +126,19 @@ func newCertificate(a *app, settings any, how reached) (rotation.Backend, error)
 		}
 	}
 	return certificate.New(s, o)
+}
+
+func newVault(a *app, settings any, how reached) (rotation.Backend, error) {
+	s, ok := settings.(vault.Settings)
+	if !ok {
+		return nil, fmt.Errorf("the section of vault is a %T", settings)
+	}
+	o := vault.Options{Credential: how.credential, Getenv: a.Getenv, Logger: a.log, Ready: how.ready, Dial: httpsapi.Dial(how.dial)}
+	var err error
+	if o.CA, err = authority(s.CA, "Vault"); err != nil {
+		return nil, err
+	}
+	return vault.New(s, o)
 }
 
 // authority reads the file of an authority, if one is named.

@@ -74,6 +74,28 @@ func TestNoFaultOfASectionHoldsAValue(t *testing.T) {
 			}
 		}
 	}
+	for _, key := range []string{"servers", "token", "ca", "insecure-tls", "role", "mount", "probe", "adopt", "secret-id-ttl", "metadata", "cidr-list", "token-bound-cidrs"} {
+		for _, disguise := range append(disguises, "[https://u:"+planted+"@h:8200]", `["https://h/`+planted+`%zz"]`) {
+			of := map[string]string{"servers": `["https://h:8200"]`, "token": "{from-env: T}"}
+			role := map[string]string{"role": "orders"}
+			if slices.Contains([]string{"servers", "token", "ca", "insecure-tls"}, key) {
+				of[key] = disguise
+			} else {
+				role[key] = disguise
+			}
+			text := "version: 1\ncredentials:\n  safe:\n    services: {api: {file: {SECRET_ID_FILE: secret_id}}}\n    vault:\n"
+			for _, k := range sortedNames(of) {
+				text += "      " + k + ": " + of[k] + "\n"
+			}
+			text += "      approle:\n"
+			for _, k := range sortedNames(role) {
+				text += "        " + k + ": " + role[k] + "\n"
+			}
+			if tells(t, "vault."+key, disguise, text, planted) {
+				refused++
+			}
+		}
+	}
 	for _, key := range []string{"repository", "title", "read-only", "adopt", "probe", "known-hosts"} {
 		for _, disguise := range append(disguises, "[ssh://git:"+planted+"@h/acme/x.git]", `["ssh://git@h/`+planted+`%zz"]`) {
 			section := "deploy-key: {repository: acme/config}"

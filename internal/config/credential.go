@@ -37,9 +37,6 @@ type entry struct {
 	After     []string          `yaml:"after"`
 }
 
-// laterBackends are planned and not built.
-var laterBackends = []string{"vault"}
-
 // NotBuilt names keys of later releases.
 func (*entry) NotBuilt() []string {
 	return []string{"notify", "store", "stores"}
@@ -104,10 +101,6 @@ func (p *parser) split(n *yaml.Node, key string, c *Credential) (rest, section *
 			p.fault(name, join(key, name.Value), hint, "a credential has one backend, and %q stands above", c.Backend)
 		case slices.Contains(built, name.Value):
 			c.Backend, section = name.Value, value
-		case slices.Contains(laterBackends, name.Value):
-			p.faults.hide(join(key, name.Value))
-			p.fault(name, join(key, name.Value), "built are: "+strings.Join(built, ", "), "the backend %q is not built yet", name.Value)
-			guessed = true
 		case !slices.Contains(others, name.Value) && slices.Contains(built, nearest(name.Value, slices.Concat(built, others))):
 			p.unknown(name, value, key, built)
 			guessed = true

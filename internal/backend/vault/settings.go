@@ -1,0 +1,215 @@
+package vault
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/keyturn/keyturn/internal/backend/httpsapi"
+	"github.com/keyturn/keyturn/internal/rotation"
+	"github.com/keyturn/keyturn/internal/secret"
+)
+
+// Settings is the section "vault" of a credential in the configuration: what is rotated,
+// and as whom Vault is asked.
+type Settings struct {
+	// Servers holds the URL of the API of every node, as the administrator reaches it, or
+	// of what stands before them: https://vault-1.example.com:8200. They are asked in
+	// their order, until one answers.
+	Servers []string `yaml:"servers"`
+
+	// Token says where the administrator's token stands.
+	Token secret.Source `yaml:"token"`
+
+	// CA is the path of the PEM file with the authority that signs the certificates of
+	// the servers and of what stands under probe. Empty means the system's.
+	CA string `yaml:"ca"`
+
+	// AppRole is a secret-id of a role.
+	AppRole *AppRole `yaml:"approle"`
+
+	// InsecureTLS weakens the connections by name: "tls-1.2", "plaintext". Default: none,
+	// which is verified TLS 1.3.
+	InsecureTLS []string `yaml:"insecure-tls"`
+}
+
+// AppRole says which role's secret-id is rotated, and what a new one is made with.
+type AppRole struct {
+	// Role is the name of the role.
+	Role string `yaml:"role"`
+
+	// Mount is where AppRole is enabled. Default: approle, which is auth/approle.
+	Mount string `yaml:"mount"`
+
+	// Probe holds the URLs by which services reach Vault. Default: the servers.
+	Probe []string `yaml:"probe"`
+
+	// Adopt is the accessor of the secret-id that services use today. Default: the one
+	// that there is.
+	Adopt string `yaml:"adopt"`
+
+	// TTL is how long a secret-id lives, as 120d: a net for the case that nobody rotates.
+	// Default: it has no end.
+	TTL string `yaml:"secret-id-ttl"`
+
+	// Metadata, CIDRs and TokenCIDRs are those of a new secret-id. Default of each:
+	// what the one in service has.
+	Metadata   map[string]string `yaml:"metadata"`
+	CIDRs      []string          `yaml:"cidr-list"`
+	TokenCIDRs []string          `yaml:"token-bound-cidrs"`
+}
+
+// Section decodes and checks the section. Its error joins what the decoder says and
+// a [rotation.Fault] for every problem of what was decoded all the same. No fault
+// repeats a value: somebody may have written a secret in its place.
+func Section(decode func(any) error) (any, error) {
+	var s Settings
+	err := decode(&s)
+	return s, errors.Join(err, s.check())
+}
+
+// The fields of a version.
+const (
+	fieldSecretID = "secret_id"
+	fieldRoleID   = "role_id" // as a user's name: it is no secret
+	fieldAddress  = "address" // of the API, as the first probe has it
+)
+
+// Fields returns the names of the fields of every version.
+func (Settings) Fields() []string { return []string{fieldAddress, fieldRoleID, fieldSecretID} }
+
+// PublicFields returns the names of the fields that are no secret.
+func (Settings) PublicFields() []string { return []string{fieldAddress, fieldRoleID} }
+
+// DerivedFields returns the names of the public fields that the services of today may
+// not have.
+func (s Settings) DerivedFields() []string { return s.PublicFields() }
+
+// Pace returns how often the credential is rotated, and how long two of them are
+// valid, unless the configuration says otherwise.
+func (Settings) Pace() (every, overlap time.Duration) { return 30 * 24 * time.Hour, 2 * time.Hour }
+
+// Life returns how long a version can be valid at all; 0 if nothing limits it.
+func (s Settings) Life() time.Duration {
+	if s.AppRole == nil {
+		return 0
+	}
+	return s.AppRole.life()
+}
+
+func (a AppRole) life() time.Duration {
+	d, err := parseDays(a.TTL)
+	if err != nil {
+		return 0 // it is empty, or a fault
+	}
+	return d
+}
+
+// parseDays reads a duration, which may be days: 120d, 36h.
+func parseDays(text string) (time.Duration, error) {
+	if days, ok := strings.CutSuffix(text, "d"); ok {
+		n, err := strconv.ParseUint(days, 10, 12)
+		return time.Duration(n) * 24 * time.Hour, err
+	}
+	return time.ParseDuration(text)
+}
+
+func (a AppRole) mount() string {
+	if a.Mount == "" {
+		return "approle"
+	}
+	return a.Mount
+}
+
+func (s Settings) probes() []string {
+	if s.AppRole == nil || len(s.AppRole.Probe) == 0 {
+		return s.Servers
+	}
+	return s.AppRole.Probe
+}
+
+type faultFunc func(path, tip, format string, args ...any)
+
+const exampleURL = "https://vault-1.example.com:8200"
+
+func (s Settings) check() error {
+	var faults []error
+	fault := func(path, tip, format string, args ...any) {
+		faults = append(faults, &rotation.Fault{Path: path, Text: fmt.Sprintf(format, args...), Tip: tip})
+	}
+	if len(s.Servers) == 0 {
+		fault("servers", "write them as ["+exampleURL+"]", "no server is named")
+	}
+	s.checkURLs("servers", s.Servers, fault)
+	switch {
+	case s.Token.IsZero():
+		fault("token", "write {from-env: NAME} or {from-file: PATH}", "the administrator's token has no place")
+	case s.Token.Env != "" && s.Token.File != "":
+		fault("token", "keep one of from-env and from-file", "the administrator's token has two places")
+	}
+	if s.AppRole == nil {
+		fault("", "write: vault: {approle: {role: orders}}", "nothing says what is rotated")
+	} else {
+		s.checkURLs("approle.probe", s.AppRole.Probe, fault)
+		s.AppRole.check(fault)
+	}
+	for i, w := range s.InsecureTLS {
+		if !slices.Contains(httpsapi.Weakenings, w) {
+			fault(fmt.Sprintf("insecure-tls.%d", i), "known are "+strings.Join(httpsapi.Weakenings, ", "), "unknown weakening")
+		}
+	}
+	return errors.Join(faults...)
+}
+
+func (s Settings) checkURLs(key string, urls []string, fault faultFunc) {
+	for i, u := range urls {
+		if tip, problem := httpsapi.Problem(u, exampleURL, s.InsecureTLS); problem != "" {
+			fault(fmt.Sprintf("%s.%d", key, i), tip, "%s", problem)
+		} else if slices.Contains(urls[:i], u) {
+			fault(fmt.Sprintf("%s.%d", key, i), "name each once", "the same URL stands there twice")
+		}
+	}
+}
+
+var (
+	roleForm     = regexp.MustCompile(`^\w(([\w.@-]+)?\w)?$`) // Vault's own
+	mountForm    = regexp.MustCompile(`^[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*$`)
+	accessorForm = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
+	metadataForm = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,64}$`)
+)
+
+func (a AppRole) check(fault faultFunc) {
+	switch {
+	case a.Role == "":
+		fault("approle.role", "write its name, which `vault list auth/approle/role` says", "the role is missing")
+	case !roleForm.MatchString(a.Role):
+		fault("approle.role", "letters, digits and _ . @ - alone", "this cannot be the name of a role")
+	}
+	if a.Mount != "" && !mountForm.MatchString(a.Mount) {
+		fault("approle.mount", "write what follows auth/, as in `vault auth list`: approle", "this cannot be a mount")
+	}
+	if a.Adopt != "" && !accessorForm.MatchString(a.Adopt) {
+		fault("approle.adopt", "write the accessor, which `vault list auth/approle/role/ROLE/secret-id` says; never the secret-id", "this is no accessor of a secret-id")
+	}
+	if d, err := parseDays(a.TTL); a.TTL != "" && (err != nil || d < time.Minute || d%time.Second != 0) {
+		fault("approle.secret-id-ttl", "write it as 120d, longer than every and overlap together", "this is no time of a minute or more")
+	}
+	for name := range a.Metadata {
+		if !metadataForm.MatchString(name) || name == metaKey || name == metaRole {
+			fault("approle.metadata", "1 to 64 of A-Z a-z 0-9 _ . -, and neither "+metaKey+" nor "+metaRole, "a key cannot be one of metadata")
+			break
+		}
+	}
+	for key, blocks := range map[string][]string{"cidr-list": a.CIDRs, "token-bound-cidrs": a.TokenCIDRs} {
+		for i, block := range blocks {
+			if _, err := netip.ParsePrefix(block); err != nil {
+				fault(fmt.Sprintf("approle.%s.%d", key, i), "write it as 10.0.3.0/24", "this is no block of addresses")
+			}
+		}
+	}
+}

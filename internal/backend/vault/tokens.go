@@ -1,0 +1,201 @@
+package vault
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/keyturn/keyturn/internal/backend/httpsapi"
+	"github.com/keyturn/keyturn/internal/rotation"
+)
+
+// A token is what Vault says of one to whoever asks by its accessor.
+type token struct {
+	Accessor string            `json:"accessor"`
+	Path     string            `json:"path"`
+	Meta     map[string]string `json:"meta"`
+	Made     int64             `json:"creation_time"`
+}
+
+// publicMetadata is the public field that says what the metadata of an adopted secret-id
+// are known by: the tokens that were made from it have no title.
+const publicMetadata = "metadata"
+
+// from reports whether a token was made from a version's secret-id. A login copies its
+// metadata to the token, with the role's name as Vault has it: in small letters.
+func (b *Backend) from(t token, v rotation.Version) bool {
+	if t.Path != "auth/"+b.role.mount()+"/login" || !strings.EqualFold(t.Meta[metaRole], b.role.Role) {
+		return false
+	}
+	if title, ok := t.Meta[metaKey]; ok {
+		return isTitle(title, v)
+	}
+	return v.Public[publicMetadata] != "" && digest(t.Meta) == v.Public[publicMetadata]
+}
+
+// ripe is how long a token must have been there before it is looked up: Vault ends one whose
+// lease is not there, and a login makes the token first and its lease after it. Who looks at
+// a token that is being made ends it.
+const ripe = 2 * time.Second
+
+// known is what was learnt of tokens, by accessor.
+type known struct {
+	mu     sync.Mutex
+	first  map[string]time.Time // when an accessor was first listed
+	tokens map[string]token     // that were looked up: what they were made by never changes
+}
+
+// list takes a list of accessors, forgets all others, and returns those that are to be looked
+// up, and when the last of them is ripe.
+func (k *known) list(accessors []string, after time.Duration) (unknown []string, when time.Time) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	now := time.Now()
+	first, tokens := map[string]time.Time{}, map[string]token{}
+	for _, accessor := range accessors {
+		if t, ok := k.tokens[accessor]; ok {
+			tokens[accessor] = t
+			continue
+		}
+		seen, ok := k.first[accessor]
+		if !ok {
+			seen = now
+		}
+		first[accessor], unknown = seen, append(unknown, accessor)
+		if seen = seen.Add(after); seen.After(when) {
+			when = seen
+		}
+	}
+	k.first, k.tokens = first, tokens
+	return unknown, when
+}
+
+func (k *known) learn(t token) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.tokens[t.Accessor] = t
+}
+
+// tokens returns those that were made from a version's secret-id. Vault knows no way to
+// ask for them, but to look at all that there are.
+func (b *Backend) tokens(ctx context.Context, c *client, v rotation.Version) (out []token, err error) {
+	accessors, err := c.list(ctx, "listing the tokens", "auth/token/accessors")
+	if err != nil {
+		return nil, err
+	}
+	unknown, when := b.known.list(accessors, b.options.Ripe)
+	if len(unknown) > 0 {
+		if err := httpsapi.Pause(ctx, time.Until(when)); err != nil {
+			return nil, wrap("", "waiting", err)
+		}
+	}
+	control := sync.OnceValue(func() error { return c.lookUpOwn(ctx) })
+	err = each(ctx, unknown, func(ctx context.Context, accessor string) error {
+		t, err := c.lookUpToken(ctx, accessor)
+		switch {
+		case isGone(err):
+			return control()
+		case err != nil:
+			return err
+		}
+		t.Accessor = accessor
+		b.known.learn(t)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	b.known.mu.Lock()
+	defer b.known.mu.Unlock()
+	for _, accessor := range accessors {
+		if t, ok := b.known.tokens[accessor]; ok && b.from(t, v) {
+			out = append(out, t)
+		}
+	}
+	slices.SortFunc(out, func(x, y token) int { return strings.Compare(x.Accessor, y.Accessor) })
+	return out, nil
+}
+
+func (c *client) lookUpToken(ctx context.Context, accessor string) (t token, err error) {
+	_, err = c.write(ctx, "looking up a token", "auth/token/lookup-accessor", map[string]any{"accessor": accessor}, &t)
+	return t, err
+}
+
+// lookUpOwn looks up the administrator's token by its accessor. Of one that is ending, or that
+// ended without its accessor, Vault says "permission denied", as it does to who may not look
+// any up.
+func (c *client) lookUpOwn(ctx context.Context) error {
+	var own token
+	if _, err := c.read(ctx, "looking up its own token", "auth/token/lookup-self", &own); err != nil {
+		return err
+	}
+	_, err := c.lookUpToken(ctx, own.Accessor)
+	return err
+}
+
+// isGone reports whether an error may say that there is no token with an accessor.
+func isGone(err error) bool {
+	a := answered(err)
+	return a != nil && (a.status == http.StatusForbidden || a.status == http.StatusNotFound ||
+		a.status == http.StatusBadRequest && (strings.Contains(a.text, "invalid accessor") || strings.Contains(a.text, "token not found")))
+}
+
+// mostUses is how many tokens are named one by one.
+const mostUses = 5
+
+// uses says of tokens what people may want to know.
+func uses(tokens []token) (out []rotation.Use) {
+	for i, t := range tokens {
+		if i == mostUses && len(tokens) > mostUses+1 {
+			return append(out, rotation.Use{Kind: "session", Name: fmt.Sprintf("%d more tokens", len(tokens)-i)})
+		}
+		out = append(out, rotation.Use{Kind: "session", Name: "token " + t.Accessor, Detail: "made " + time.Unix(t.Made, 0).UTC().Format("2006-01-02 15:04:05 UTC")})
+	}
+	return out
+}
+
+// revoke ends the tokens of a version whose secret-id is gone, until as many looks as are
+// asked for found none. A login that was under way when the secret-id went may make one more.
+func (b *Backend) revoke(ctx context.Context, c *client, v rotation.Version, looks int) error {
+	for deadline, clean := time.Now().Add(b.options.Patience), 0; ; {
+		found, err := b.tokens(ctx, c, v)
+		if err != nil {
+			return err
+		}
+		if len(found) == 0 {
+			if clean++; clean >= looks {
+				return nil
+			}
+			if err := httpsapi.Pause(ctx, 200*time.Millisecond); err != nil {
+				return wrap("", "waiting", err)
+			}
+			continue
+		}
+		clean = 0
+		if time.Now().After(deadline) {
+			return rotation.Errorf(rotation.Unknown, "who makes them? see: vault list auth/token/accessors", "vault: there are still tokens of version %d after %s", v.Number, b.options.Patience)
+		}
+		if err := rotation.CheckLease(ctx); err != nil {
+			return err
+		}
+		b.options.Logger.InfoContext(ctx, "revoking tokens", "count", len(found), "version", v.Number)
+		var accessors []string
+		for _, t := range found {
+			accessors = append(accessors, t.Accessor)
+		}
+		err = each(ctx, accessors, func(ctx context.Context, accessor string) error {
+			_, err := c.write(ctx, "revoking token "+accessor, "auth/token/revoke-accessor", map[string]any{"accessor": accessor}, nil)
+			if isGone(err) && rotation.ClassOf(err) != rotation.Refused {
+				return nil // it ended meanwhile
+			}
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+}

@@ -1,0 +1,26 @@
+package vault
+
+// Documented says of every key of the section what it is, for the schema of the configuration.
+func (Settings) Documented() map[string]string {
+	return map[string]string{
+		"servers":      "The URL of the API of every node, or of what stands before them: " + exampleURL + ". They are asked in their order, until one answers.",
+		"token":        "Where the administrator's token stands.",
+		"ca":           "The path of the PEM file with the authority of the servers. Default: the system's.",
+		"approle":      "A secret-id of a role, with which services log in.",
+		"insecure-tls": "Weakens the connections by name: tls-1.2, plaintext. Default: none.",
+	}
+}
+
+// Documented says of every key what it is.
+func (AppRole) Documented() map[string]string {
+	return map[string]string{
+		"role":              "The name of the role.",
+		"mount":             "Where AppRole is enabled, below auth/. Default: approle.",
+		"probe":             "The URLs by which services reach Vault. Default: the servers.",
+		"adopt":             "The accessor of the secret-id that services use today. Default: the one that the role has.",
+		"secret-id-ttl":     "How long a secret-id lives, such as 120d. Default: it has no end.",
+		"metadata":          "Metadata of a new secret-id. Default: that of the one in service.",
+		"cidr-list":         "From where a new secret-id may be used. Default: as the one in service.",
+		"token-bound-cidrs": "From where tokens of a new secret-id may be used. Default: as those of the one in service.",
+	}
+}
