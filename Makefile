@@ -61,8 +61,8 @@ test: servers
 
 faults: servers
 	KEYTURN_FAULTS=all $(STATIC) test -trimpath -exec $(CURDIR)/.ci/as-root -count=1 -timeout 60m \
-		-run "FaultMatrix|Failover|EngineRestarts|LeaderIsKilled|NodeIsCutOff|CannotAnswer|SwarmUn|ValidationFails|Outage|WithoutGitHub|Cancel|BetweenPhases|ReleaseAmid|FullDisk|ClocksThatDiffer|Limits|MemberDown|GossipMembers|Contract|AgentDown|ConsulServerDown|ConsulThroughSwarm" \
-		./internal/rotation ./internal/cli ./internal/backend/consul ./internal/backend/kafka ./internal/target/... ./internal/journal/... ./internal/githubapp
+		-run "FaultMatrix|Failover|EngineRestarts|LeaderIsKilled|NodeIsCutOff|CannotAnswer|SwarmUn|ValidationFails|Outage|WithoutGitHub|Cancel|BetweenPhases|ReleaseAmid|FullDisk|ClocksThatDiffer|Limits|MemberDown|GossipMembers|Contract|AgentDown|ConsulServerDown|CertificateFaults|ConsulThroughSwarm" \
+		./internal/rotation ./internal/cli ./internal/backend/consul ./internal/backend/kafka ./internal/backend/vault ./internal/backend/certificate ./internal/target/... ./internal/journal/... ./internal/githubapp
 
 # Those that say journey(t).
 JOURNEYS = $(shell grep -h -B1 'journey(t)$$' internal/cli/*_test.go | sed -n 's/^func \(Test[A-Za-z]*\).*/\1/p' | paste -sd '|')

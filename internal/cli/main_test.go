@@ -19,6 +19,7 @@ var servers struct {
 	engine   testserver.SharedEngine
 	consul   testserver.SharedConsul
 	kafka    testserver.SharedKafka
+	vault    testserver.SharedVault
 }
 
 // The test binary is keyturn itself if this variable says so: for tests that
@@ -42,7 +43,7 @@ func TestMain(m *testing.M) {
 		os.Exit(program())
 	}
 	servers.engine.Options.TLS = true
-	os.Exit(testserver.Main(m, &servers.postgres, &servers.engine, &servers.consul, &servers.kafka))
+	os.Exit(testserver.Main(m, &servers.postgres, &servers.engine, &servers.consul, &servers.kafka, &servers.vault))
 }
 
 func program() int {

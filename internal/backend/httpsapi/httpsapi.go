@@ -44,13 +44,16 @@ func TLS(ca []byte, weaker []string) (*tls.Config, error) {
 	return config, nil
 }
 
+// ErrRedirected is that a server sends elsewhere.
+var ErrRedirected = errors.New("the server answers with a redirection")
+
 // Client returns a client that takes nothing from the environment and follows nobody
 // elsewhere: what it sends may be a secret.
 func Client(config *tls.Config, dial Dial, timeout time.Duration) *http.Client {
 	return &http.Client{
 		Transport: &http.Transport{TLSClientConfig: config, DialContext: dial, TLSHandshakeTimeout: timeout, ResponseHeaderTimeout: timeout,
 			MaxIdleConnsPerHost: 8, IdleConnTimeout: 5 * time.Second},
-		CheckRedirect: func(*http.Request, []*http.Request) error { return errors.New("the server answers with a redirection") },
+		CheckRedirect: func(*http.Request, []*http.Request) error { return ErrRedirected },
 	}
 }
 

@@ -62,6 +62,9 @@ func wrap(url, doing string, err error) error {
 		at += url + ": "
 	}
 	said := answered(err)
+	if errors.Is(err, httpsapi.ErrRedirected) {
+		return rotation.Errorf(rotation.Unknown, "no node leads, or its standbys do not forward: name the one that leads", "%s%s: it sends to another node", at, doing)
+	}
 	if said == nil {
 		return rotation.Errorf(rotation.Unknown, "is it running, and can it be reached from here?", "%s%s: %s", at, doing, httpsapi.Cause(err))
 	}
@@ -70,8 +73,6 @@ func wrap(url, doing string, err error) error {
 		return rotation.Errorf(rotation.Refused, "give the administrator's token the policy of docs/backends/vault.md; has it ended? see: vault token lookup", "%s%s: %w", at, doing, said)
 	case status == http.StatusServiceUnavailable:
 		return rotation.Errorf(rotation.Unknown, "is it sealed? see: vault status", "%s%s: %w", at, doing, said)
-	case status/100 == 3:
-		return rotation.Errorf(rotation.Unknown, "name the node that leads, or let the others forward requests", "%s%s: it sends to another node", at, doing)
 	case status == http.StatusTooManyRequests:
 		return rotation.Errorf(rotation.Unknown, "a rate limit quota is reached; try again", "%s%s: %w", at, doing, said)
 	case status >= http.StatusInternalServerError && !said.isFinal():

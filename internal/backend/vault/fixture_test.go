@@ -94,7 +94,7 @@ func (f *fixture) backend(change ...func(*vault.Settings)) *vault.Backend {
 	for _, c := range change {
 		c(&s)
 	}
-	b, err := vault.New(s, vault.Options{Credential: f.name, CA: f.server.CA(), Patience: 10 * time.Second, Timeout: 4 * time.Second, Ripe: 500 * time.Millisecond, Getenv: func(name string) string {
+	b, err := vault.New(s, vault.Options{Credential: f.name, CA: f.server.CA(), Patience: 10 * time.Second, Timeout: 3 * time.Second, Ripe: 500 * time.Millisecond, Getenv: func(name string) string {
 		if name != tokenVariable {
 			return ""
 		}

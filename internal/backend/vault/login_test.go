@@ -41,7 +41,8 @@ func TestAnswers(t *testing.T) {
 		return at(func(s *rotation.ProbeSpec) { s.Endpoints = endpoints })
 	}
 	answers := func(status int, text string) rotation.ProbeSpec {
-		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Location", f.server.URLs()[0]+r.URL.Path)
 			w.WriteHeader(status)
 			_, _ = w.Write([]byte(`{"errors":["` + text + `"]}`))
 		}))
