@@ -19,6 +19,7 @@ var tools = [][2]string{
 	{"tools/consul", "github.com/hashicorp/consul"},
 	{"tools/pebble", "github.com/letsencrypt/pebble/v2/cmd/pebble"},
 	{"tools/vault", "github.com/keyturn/keyturn/tools/vault"},
+	{"tools/stepca", "github.com/keyturn/keyturn/tools/stepca"},
 }
 
 func main() {
