@@ -33,6 +33,7 @@ type reached struct {
 	credential string
 	overlap    time.Duration
 	emergency  bool
+	revoking   bool                        // what is in service was stolen
 	ready      func(context.Context) error // before connections are made; nil: there is nothing to do
 	dial       dialer                      // nil: the network
 }
@@ -110,7 +111,7 @@ func newCertificate(a *app, settings any, how reached) (rotation.Backend, error)
 	if !ok {
 		return nil, fmt.Errorf("the section of certificate is a %T", settings)
 	}
-	o := certificate.Options{Credential: how.credential, Overlap: how.overlap, Getenv: a.Getenv, Now: a.Now, Logger: a.log, Ready: how.ready, Dial: how.dial}
+	o := certificate.Options{Credential: how.credential, Overlap: how.overlap, Stolen: how.revoking, Getenv: a.Getenv, Now: a.Now, Logger: a.log, Ready: how.ready, Dial: how.dial}
 	var err error
 	if s.ACME != nil {
 		if o.CA, err = authority(s.ACME.CA, "the ACME server"); err != nil {

@@ -53,7 +53,7 @@ type dialer func(ctx context.Context, network, address string) (net.Conn, error)
 
 // reach returns how the backend of a credential is reached.
 func (w *wiring) reach(c config.Credential, f phaseFlags) reached {
-	how := reached{credential: c.Name, overlap: c.Overlap, emergency: f.emergency}
+	how := reached{credential: c.Name, overlap: c.Overlap, emergency: f.emergency, revoking: f.revoking != ""}
 	if c.Through == "swarm" { // the relays are made when the target is there
 		how.ready = func(ctx context.Context) error { return w.relays[c.Name].Start(ctx) }
 		how.dial = func(ctx context.Context, network, address string) (net.Conn, error) {

@@ -124,6 +124,24 @@ func TestNoFaultOfASectionHoldsAValue(t *testing.T) {
 			}
 		}
 	}
+	for _, section := range []string{
+		"{names: DISGUISE, acme: {directory: 'https://ca/d', account: {from-env: A}, http-01: {directory: /srv/acme}}}",
+		"{names: [a.example], acme: {directory: DISGUISE, account: {from-env: A}, http-01: {directory: /srv/acme}}}",
+		"{names: [a.example], acme: {directory: 'https://ca/d', account: DISGUISE, http-01: {directory: /srv/acme}}}",
+		"{names: [a.example], acme: {directory: 'https://ca/d', account: {from-env: A}, http-01: {directory: DISGUISE}}}",
+		"{names: [a.example], acme: {directory: 'https://ca/d', account: {from-env: A}, dns-01: {hook: DISGUISE}}}",
+		"{names: [a.example], acme: {directory: 'https://ca/d', account: {from-env: A}, dns-01: {hook: [/bin/x], env: DISGUISE}}}",
+		"{names: [a.example], acme: {directory: 'https://ca/d', account: {from-env: A}, dns-01: {hook: [/bin/x], wait: DISGUISE}}}",
+		"{names: [a.example], acme: {directory: 'https://ca/d', account: {from-env: A}, contact: DISGUISE, profile: DISGUISE, http-01: {hook: DISGUISE}}}",
+		"{names: [a.example], key-type: DISGUISE, probe: DISGUISE, crl: DISGUISE, adopt: DISGUISE, roots: DISGUISE}",
+	} {
+		for _, disguise := range disguises {
+			text := "version: 1\ncredentials:\n  web:\n    services: {api: {file: {KEY_FILE: key}}}\n    certificate: " + strings.ReplaceAll(section, "DISGUISE", disguise) + "\n"
+			if tells(t, "certificate", disguise, text, planted) {
+				refused++
+			}
+		}
+	}
 	if refused < 200 {
 		t.Errorf("%d planted values were refused, want at least 200", refused)
 	}

@@ -31,6 +31,9 @@ type PebbleOptions struct {
 	Status string
 	// Life is how long certificates are valid; default: a day.
 	Life time.Duration
+	// Forget makes it ask for a challenge every time; else it does so half of the time, of
+	// a name that was shown before.
+	Forget bool
 }
 
 // A Pebble is a real ACME server on loopback, which refuses one nonce in five. Beside it
@@ -127,7 +130,7 @@ func (p *Pebble) start(ctx context.Context, o PebbleOptions) (err error) {
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM(p.authority.PEM)
 	p.http = &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS13}}}
-	if err := p.run(); err != nil {
+	if err := p.run(o.Forget); err != nil {
 		return err
 	}
 	return p.await(ctx)
@@ -163,7 +166,7 @@ func (p *Pebble) serve(status string) (err error) {
 	return nil
 }
 
-func (p *Pebble) run() (err error) {
+func (p *Pebble) run(forget bool) (err error) {
 	cert, key, err := p.authority.Issue(Certificate{Names: []string{"127.0.0.1", "localhost"}})
 	if err != nil {
 		return err
@@ -186,6 +189,9 @@ func (p *Pebble) run() (err error) {
 	cmd := exec.Command(p.program, "-strict", "-config", filepath.Join(p.dir, "pebble.json"), "-dnsserver", p.dns.LocalAddr().String())
 	cmd.Dir = p.dir
 	cmd.Env = append(os.Environ(), "PEBBLE_VA_NOSLEEP=1", "PEBBLE_WFE_NONCEREJECT=20")
+	if forget {
+		cmd.Env = append(cmd.Env, "PEBBLE_AUTHZREUSE=0")
+	}
 	p.process, err = startProcess(cmd, p.LogFile())
 	return err
 }

@@ -33,6 +33,7 @@ import (
 type Options struct {
 	Credential string                      // its name
 	Overlap    time.Duration               // until when after its cutover a version must be valid at least
+	Stolen     bool                        // who ends a version does so because its key may be known
 	Getenv     func(string) string         // where an account from-env is read; default os.Getenv
 	Now        func() time.Time            // default time.Now
 	Logger     *slog.Logger                // what people should know and no result says; default: nowhere
@@ -269,6 +270,9 @@ func (b *Backend) End(ctx context.Context, v rotation.Version, why rotation.Why)
 	}
 	if issued == nil {
 		return b.callOff(ctx, v)
+	}
+	if why == rotation.ToRetire && b.options.Stolen {
+		why = rotation.ToRevoke
 	}
 	if b.options.Now().After(issued.leaf.NotAfter) {
 		return nil

@@ -89,7 +89,7 @@ func (l lookup) status(ctx context.Context, leaf, issuer *x509.Certificate) (tol
 	if len(errs) == 0 {
 		return told{}, refused("name the authority's list: certificate: {crl: …}", "certificate %x names nobody who tells whether it is revoked", leaf.SerialNumber)
 	}
-	return told{}, rotation.Classify(rotation.Unknown, "", fmt.Errorf("certificate: whether %x is revoked: %w", leaf.SerialNumber, errors.Join(errs...)))
+	return told{}, rotation.Classify(rotation.Unknown, "run it again when the authority answers: whether a certificate is revoked is asked where the certificate says, or at crl:", fmt.Errorf("certificate: whether %x is revoked: %w", leaf.SerialNumber, errors.Join(errs...)))
 }
 
 func hostOf(text string) string {
