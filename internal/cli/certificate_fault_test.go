@@ -85,10 +85,21 @@ func TestCertificateFaults(t *testing.T) {
 		t.Errorf("after two thirds of its life a certificate is not due: exit %d\n%s%s", r.code, r.stdout, r.stderr)
 	}
 
-	// A server that does not serve the new one: the old one is not ended.
+	// A server that does not serve the new one: the cutover says so, and there is a way back.
 	c.stuck.Store(true)
+	c.fails(4, []string{"not seen to show it", "serves another certificate", "keyturn rollback"}, "rotate", c.name)
+	if got := c.states(c.issued()); strings.Count(got, "Valid") != 2 {
+		t.Errorf("the certificates are %s, want two that are valid", got)
+	}
+	c.ok("rollback", "--reason", "the server goes on with the old one", c.name)
+	c.stuck.Store(false)
+	before := c.served.Load()
 	c.ok("rotate", c.name)
-	time.Sleep(time.Second)
+
+	// One that goes back to the old one by itself: the old one is not ended.
+	c.stuck.Store(true)
+	c.served.Store(before)
+	time.Sleep(time.Second) // the overlap
 	c.fails(4, []string{"serves another certificate", "is kept"}, "cleanup", c.name)
 	if got := c.states(c.issued()); strings.Count(got, "Valid") != 2 {
 		t.Errorf("the certificates are %s, want two that are valid", got)

@@ -111,6 +111,14 @@ type Revocable interface {
 	Mortal() string
 }
 
+// A Displayed backend's versions are shown by the services themselves, as a server shows its
+// certificate: a probe of the version in service looks whether they do, and is made once
+// they were moved, too.
+type Displayed interface {
+	// ShownBy says who shows a version, in a clause for people.
+	ShownBy() string
+}
+
 // A Renewer says by what it hears from its system when a version is to be followed by the
 // next one, which may be at once; the zero time: it hears nothing of that. It reads only.
 type Renewer interface {

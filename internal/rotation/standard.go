@@ -139,6 +139,9 @@ func (s *Standard) cutoverSteps() (before, after []Step) {
 		before = append(before, Step{Name: "probe new", Do: s.probeActivated})
 		after = append(after, Step{Name: "gap", Do: s.measureGap})
 	}
+	if _, ok := s.Backend.(Displayed); ok && s.tryable() {
+		after = append(after, Step{Name: "shown", Do: s.probeShown})
+	}
 	if _, ok := s.Backend.(Expirer); ok && !s.Target.Traits().OneVersion {
 		after = append(after, Step{Name: "expire old", Effect: Bound, On: LastVersion, Do: s.expireLast})
 	}

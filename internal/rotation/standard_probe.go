@@ -194,12 +194,29 @@ func (s *Standard) cutoverProbe(ctx context.Context, c Credential) (Result, erro
 		"cannot tell whether version %d works: %s", next.Number, n.Reason)
 }
 
+// probeShown tries the version that services were moved to, as the one in service: they
+// must show it.
+func (s *Standard) probeShown(ctx context.Context, c Credential) (Result, error) {
+	next := c.Next()
+	next.State = Current
+	p := s.probeUntil(ctx, next)
+	r := Result{Evidence: map[string]any{"new": p}}
+	switch {
+	case ctx.Err() != nil:
+		return r, ctx.Err()
+	case p.Answer != Alive:
+		return r, Errorf(Unknown, "", "services were moved to version %d, and not seen to show it: %s (%s); the way back is open: keyturn rollback %s", next.Number, p.Answer, p.Reason, c.Name)
+	}
+	return r, nil
+}
+
 // probeLast proves that the old version works before services go back to it.
 func (s *Standard) probeLast(ctx context.Context, c Credential) (Result, error) {
 	last := c.Last()
 	if s.Target.Traits().Unprobeable || last.Number == 0 {
 		return Result{}, nil
 	}
+	last.State = Previous // services may have left it, all or some
 	p := s.probeUntil(ctx, last)
 	r := Result{Evidence: map[string]any{"old": p}}
 	if p.Answer != Alive {

@@ -70,6 +70,7 @@ var (
 	_ rotation.Backend     = (*Backend)(nil)
 	_ rotation.Orderer     = (*Backend)(nil)
 	_ rotation.Revocable   = (*Backend)(nil)
+	_ rotation.Displayed   = (*Backend)(nil)
 	_ rotation.Renewer     = (*Backend)(nil)
 	_ rotation.Preflighter = (*Backend)(nil)
 	_ rotation.Adopter     = (*Backend)(nil)
@@ -146,6 +147,9 @@ func (b *Backend) Noun() string { return "certificate" }
 
 // Mortal implements [rotation.Revocable].
 func (b *Backend) Mortal() string { return "a certificate ends by itself" }
+
+// ShownBy implements [rotation.Displayed].
+func (b *Backend) ShownBy() string { return "every task serves it" }
 
 // The public fields of a version, beside those that are mounted.
 const (
