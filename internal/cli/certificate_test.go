@@ -174,6 +174,7 @@ func (c *certificateShop) states(serials []string) string {
 // service shake hands all the time: none fails, each task serves the new one, and the old
 // one is revoked as superseded.
 func TestCertificateOnSwarm(t *testing.T) {
+	journey(t)
 	t.Parallel()
 	c := newCertificateShop(t, testserver.NewPebble(t, testserver.PebbleOptions{Status: stackEngine(t).GatewayIP()}))
 	k := c.onSwarm()

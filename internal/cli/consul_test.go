@@ -195,6 +195,7 @@ func TestConsulOnSwarm(t *testing.T) {
 // in the middle (with KEYTURN_FAULTS=all after a rotation that is not): no request fails, and no relay
 // is left.
 func TestConsulThroughSwarm(t *testing.T) {
+	journey(t)
 	t.Parallel()
 	o, host := newOverlay(t)
 	c := newConsulShop(t, testserver.NewConsulIn(t, o.netns, host))

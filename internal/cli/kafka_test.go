@@ -164,6 +164,7 @@ func (c *kafkaShop) principals(current int) {
 // produces and another one consumes, and once back: nothing fails, no record is lost or
 // doubled, the old principals are refused, and no value is seen anywhere.
 func TestKafkaOnSwarm(t *testing.T) {
+	journey(t)
 	t.Parallel()
 	c := newKafkaShop(t, testserver.NewKafka(t, 3))
 	k := c.onSwarm()

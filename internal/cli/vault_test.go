@@ -221,6 +221,7 @@ func (v *vaultShop) recorded() {
 // once back: no login and no request fails, the old one is refused, its tokens have ended,
 // and no value is seen anywhere.
 func TestVaultOnSwarm(t *testing.T) {
+	journey(t)
 	t.Parallel()
 	v := newVaultShop(t, servers.vault.Get(t))
 	k := v.onSwarm()

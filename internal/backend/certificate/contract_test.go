@@ -21,6 +21,8 @@ func TestContract(t *testing.T) {
 			Credential: f.name,
 			Login:      certificate.Login,
 			Patience:   3 * time.Second,
+			Claims: &rotationtest.Claims{Kind: "Certificates by ACME", Page: "certificate.md", Value: "the key ours, the certificate theirs",
+				Dead: "its authority says to everybody that it is revoked, and every task serves the next one"},
 			Break: map[string]func(*testing.T) func(){
 				"cut off": func(*testing.T) func() {
 					f.cut.Store(true)

@@ -30,6 +30,8 @@ func TestContract(t *testing.T) {
 				return alive
 			},
 			Changes: f.state,
+			Claims: &rotationtest.Claims{Kind: "Vault: AppRole secret-ids", Page: "vault.md",
+				Dead: "its accessor is gone, no token that was made from it is left, and every node says `invalid role or secret ID`"},
 		}
 	})
 }

@@ -1,6 +1,7 @@
 package rotationtest
 
 import (
+	"cmp"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -17,6 +18,8 @@ type Claims struct {
 	Kind string // what it rotates, in a few words; the line begins with it
 	Page string // of docs/backends, such as consul.md
 	Dead string // what proves that a version is dead
+
+	Value string // whose choice the value of a minted version is; default: theirs
 }
 
 // updateClaims is the variable that has the lines written, where else they are compared.
@@ -50,13 +53,21 @@ func (s Setup) Line() string {
 	if f, ok := s.Backend.(rotation.Fading); ok {
 		expiry = "given at birth, " + strings.TrimSuffix(f.Life().String(), "0m0s")
 	}
+	if m, ok := s.Backend.(rotation.Revocable); ok {
+		expiry = m.Mortal()
+	}
 	_, compared := s.Backend.(rotation.Comparer)
 	_, adopts := s.Backend.(rotation.Adopter)
 	cells := []string{
-		"[" + s.Claims.Kind + "](" + s.Claims.Page + ")", atOnce, is(minted, "theirs", "ours"), expiry, is(own, "yes", "no"), back,
+		"[" + s.Claims.Kind + "](" + s.Claims.Page + ")", atOnce, is(minted, s.minted(), "ours"), expiry, is(own, "yes", "no"), back,
 		is(s.Session != nil, "counted and ended", "none are counted"), is(compared, "compared", "as they are"), is(adopts, "yes", "no"), s.Claims.Dead,
 	}
 	return "| " + strings.Join(cells, " | ") + " |"
+}
+
+// minted says whose choice the value of a minted version is.
+func (s Setup) minted() string {
+	return cmp.Or(s.Claims.Value, "theirs")
 }
 
 // claims holds the line of a backend against the page.
