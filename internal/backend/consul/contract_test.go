@@ -3,6 +3,7 @@ package consul_test
 import (
 	"context"
 	"fmt"
+	"os"
 	"testing"
 	"time"
 
@@ -24,7 +25,7 @@ func TestContract(t *testing.T) {
 						dc.Await(t, i)
 					}
 				}
-				return rotationtest.Setup{
+				setup := rotationtest.Setup{
 					Backend:    f.backend(),
 					Credential: f.name,
 					Claims: &rotationtest.Claims{Kind: "Consul: ACL tokens", Page: "consul.md#acl-tokens",
@@ -61,6 +62,10 @@ func TestContract(t *testing.T) {
 						return fmt.Sprint(all)
 					},
 				}
+				if servers > 1 && os.Getenv("KEYTURN_FAULTS") != "all" {
+					setup.Break = nil // it is long: make faults
+				}
+				return setup
 			})
 		})
 	}

@@ -183,8 +183,10 @@ const (
 )
 
 // members returns who of a server's pools is down, and how many of its datacenter are seen
-// alive.
+// alive. A server of ours that left is down, too: Consul itself lets one that is dead leave,
+// within seconds (autopilot), and it may come back.
 func (c *cluster) members(ctx context.Context, s server) (down []string, alive int, err error) {
+	servers, left := 0, []string(nil)
 	for _, pool := range []string{"segment=" + api.AllSegments, "wan=1"} {
 		var found []*api.AgentMember
 		err := c.once(ctx, s.api, func(ctx context.Context, _ *api.Client) error {
@@ -194,13 +196,22 @@ func (c *cluster) members(ctx context.Context, s server) (down []string, alive i
 			return nil, 0, gossipError(s, "listing the members", err)
 		}
 		for _, m := range found {
+			isServer := pool != "wan=1" && m.Tags["role"] == "consul"
 			switch {
 			case m.Status == memberAlive && pool != "wan=1":
 				alive++
+				if isServer {
+					servers++
+				}
+			case m.Status == memberLeft && isServer:
+				left = append(left, m.Name)
 			case m.Status != memberAlive && m.Status != memberLeft && !slices.Contains(down, strings.TrimSuffix(m.Name, "."+m.Tags["dc"])):
 				down = append(down, m.Name)
 			}
 		}
+	}
+	if servers < len(c.servers) {
+		down = append(down, left...)
 	}
 	slices.Sort(down)
 	return down, alive, nil
@@ -208,7 +219,7 @@ func (c *cluster) members(ctx context.Context, s server) (down []string, alive i
 
 // missing says which members are down.
 func missing(s server, down []string) error {
-	return rotation.Errorf(rotation.Unknown, "bring it back, or, if it will never be: consul force-leave NAME; it would come back with another ring, and could not join",
+	return rotation.Errorf(rotation.Unknown, "bring it back, or, if it will never be: consul force-leave NAME, and out of servers with it; it would come back with another ring, and could not join",
 		"consul: %s: %w: down is %s", s.url, errMembers, strings.Join(down, ", "))
 }
 
