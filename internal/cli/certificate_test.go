@@ -296,18 +296,13 @@ func (c *certificateShop) asks(address string) (stop func() (tried int, failures
 func TestCrashCertificate(t *testing.T) {
 	t.Parallel()
 	run := func(t *testing.T, at int) result {
+		if at > 0 {
+			t.Parallel()
+		}
 		c := newCertificateShop(t, testserver.NewPebble(t, testserver.PebbleOptions{}))
 		stop := c.asks(c.inDirectory())
 		c.ok("adopt", c.name)
-		r := c.runWith([]string{fmt.Sprintf("%s=%d", crashAt, at)}, "rotate", "--wait", c.name)
-		if want := map[bool]int{true: 0, false: -1}[at == 0]; r.code != want {
-			t.Fatalf("exit %d, want %d\n%s%s", r.code, want, r.stdout, r.stderr)
-		}
-		c.goOn()
-		if tried, failures := stop(); tried == 0 || len(failures) > 0 {
-			t.Errorf("of %d handshakes failed: %q", tried, failures)
-		}
-		c.versions(c.status().Current)
+		r := c.killedAt(at, stop)
 		pair, err := c.pair()
 		c.must(err)
 		for _, s := range c.issued() {
@@ -324,23 +319,10 @@ func TestCrashCertificate(t *testing.T) {
 		if len(left) > 0 {
 			t.Errorf("answers to challenges are left: %v", left)
 		}
-		c.ok("audit", "verify")
 		b, err := os.ReadFile(c.journal)
 		c.must(err)
 		c.clean(string(b))
 		return r
 	}
-	points := run(t, 0).points
-	if len(points) < 40 {
-		t.Fatalf("only %d points to be killed at: %q", len(points), points)
-	}
-	for i, point := range points {
-		if i%16 != 0 && i%16 != 9 && os.Getenv("KEYTURN_CRASH") != "all" {
-			continue
-		}
-		t.Run(fmt.Sprintf("%02d %s", i+1, strings.ReplaceAll(point, "/", "-")), func(t *testing.T) {
-			t.Parallel()
-			run(t, i+1)
-		})
-	}
+	everyCrash(t, oneOfEight, run)
 }

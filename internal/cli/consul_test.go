@@ -283,42 +283,24 @@ func TestCrashConsul(t *testing.T) {
 	t.Parallel()
 	dc := servers.consul.Get(t)
 	run := func(t *testing.T, at int) result {
+		if at > 0 {
+			t.Parallel()
+		}
 		c := newConsulShop(t, dc)
 		c.inDirectory()
 		c.ok("adopt", c.name)
 		stop := c.uses()
-		r := c.runWith([]string{fmt.Sprintf("%s=%d", crashAt, at)}, "rotate", "--wait", c.name)
-		if want := map[bool]int{true: 0, false: -1}[at == 0]; r.code != want {
-			t.Fatalf("exit %d, want %d\n%s%s", r.code, want, r.stdout, r.stderr)
-		}
-		c.goOn()
-		if tried, failures := stop(); tried == 0 || len(failures) > 0 {
-			t.Errorf("of %d requests failed: %q", tried, failures)
-		}
+		r := c.killedAt(at, stop)
 		p := c.status()
-		c.versions(p.Current)
 		if left := c.tokens(); len(left) != 1 || left[0].Description != fmt.Sprintf("keyturn %s v%d", c.name, p.Current) {
 			t.Errorf("Consul has %+v, want the token of version %d", left, p.Current)
 		}
 		if err := dc.CallAs(t.Context(), c.old.SecretID, http.MethodGet, "/v1/acl/token/self", nil, nil); err == nil || !strings.Contains(err.Error(), "ACL not found") {
 			t.Errorf("the old token asks, and the answer is %v", err)
 		}
-		c.ok("audit", "verify")
 		return r
 	}
-	points := run(t, 0).points
-	if len(points) < 40 {
-		t.Fatalf("only %d points to be killed at: %q", len(points), points)
-	}
-	for i, point := range points {
-		if i%16 != 0 && i%16 != 9 && os.Getenv("KEYTURN_CRASH") != "all" {
-			continue
-		}
-		t.Run(fmt.Sprintf("%02d %s", i+1, strings.ReplaceAll(point, "/", "-")), func(t *testing.T) {
-			t.Parallel()
-			run(t, i+1)
-		})
-	}
+	everyCrash(t, oneOfEight, run)
 }
 
 // TestConsulOwnToken rotates the token that Keyturn itself asks Consul with: by itself, twice,

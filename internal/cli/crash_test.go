@@ -57,6 +57,44 @@ func crashed(t *testing.T, at int) {
 	s.finished(p.Current)
 }
 
+// everyCrash has run make a whole rotation, which is killed nowhere (0), and then one for each
+// point that it passed, which is killed there. Without KEYTURN_CRASH=all it is those of the
+// sample alone.
+func everyCrash(t *testing.T, sample func(i int) bool, run func(t *testing.T, at int) result) {
+	t.Helper()
+	points := run(t, 0).points
+	if len(points) < 40 {
+		t.Fatalf("only %d points to be killed at: %q", len(points), points)
+	}
+	for i, point := range points {
+		if !sample(i) && os.Getenv("KEYTURN_CRASH") != "all" {
+			continue
+		}
+		t.Run(fmt.Sprintf("%02d %s", i+1, strings.ReplaceAll(point, "/", "-")), func(t *testing.T) { run(t, i+1) })
+	}
+}
+
+// oneOfEight is a sample: the points come in pairs, before and after, and it is the former
+// and the latter in turn.
+func oneOfEight(i int) bool { return i%16 == 0 || i%16 == 9 }
+
+// killedAt rotates, is killed at a point (0: nowhere), and goes on until the rotation is
+// closed. Stop ends the use of the credential, which must never have failed.
+func (s *shop) killedAt(at int, stop func() (tried int, failures []string)) result {
+	s.t.Helper()
+	r := s.runWith([]string{fmt.Sprintf("%s=%d", crashAt, at)}, "rotate", "--wait", s.name)
+	if want := map[bool]int{true: 0, false: -1}[at == 0]; r.code != want {
+		s.t.Fatalf("exit %d, want %d\n%s%s", r.code, want, r.stdout, r.stderr)
+	}
+	s.goOn()
+	if tried, failures := stop(); tried == 0 || len(failures) > 0 {
+		s.t.Errorf("of %d uses failed: %q", tried, failures)
+	}
+	s.versions(s.status().Current)
+	s.ok("audit", "verify")
+	return r
+}
+
 // goOn runs what status says comes next until no rotation is open. If the kill
 // came before one was, it begins one.
 func (s *shop) goOn() {

@@ -274,44 +274,26 @@ func TestCrashKafka(t *testing.T) {
 	t.Parallel()
 	kafka := servers.kafka.Get(t)
 	run := func(t *testing.T, at int) result {
+		if at > 0 {
+			t.Parallel()
+		}
 		c := newKafkaShop(t, kafka)
 		c.inDirectory()
 		c.ok("adopt", c.name)
 		stop := c.uses()
-		r := c.runWith([]string{fmt.Sprintf("%s=%d", crashAt, at)}, "rotate", "--wait", c.name)
-		if want := map[bool]int{true: 0, false: -1}[at == 0]; r.code != want {
-			t.Fatalf("exit %d, want %d\n%s%s", r.code, want, r.stdout, r.stderr)
-		}
-		c.goOn()
-		if tried, failures := stop(); tried == 0 || len(failures) > 0 {
-			t.Errorf("of %d times failed: %q", tried, failures)
-		}
+		r := c.killedAt(at, stop)
 		p := c.status()
-		c.versions(p.Current)
 		c.principals(p.Current)
 		client := kafka.Client(t, c.name, c.old)
 		defer client.Close()
 		if err := client.Ping(t.Context()); err == nil || !strings.Contains(err.Error(), "SASL_AUTHENTICATION_FAILED") {
 			t.Errorf("the old user logs in, and the answer is %v", err)
 		}
-		c.ok("audit", "verify")
 		journal, err := os.ReadFile(c.journal)
 		c.must(err)
 		c.secrets = append(c.secrets, c.values()...)
 		c.clean(string(journal))
 		return r
 	}
-	points := run(t, 0).points
-	if len(points) < 40 {
-		t.Fatalf("only %d points to be killed at: %q", len(points), points)
-	}
-	for i, point := range points {
-		if i%16 != 0 && os.Getenv("KEYTURN_CRASH") != "all" {
-			continue
-		}
-		t.Run(fmt.Sprintf("%02d %s", i+1, strings.ReplaceAll(point, "/", "-")), func(t *testing.T) {
-			t.Parallel()
-			run(t, i+1)
-		})
-	}
+	everyCrash(t, oneOfEight, run)
 }
