@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -236,10 +237,7 @@ func (r *reaches) sshWords() {
 	r.word("NOHOSTS", r.beside("empty_hosts", ""))
 	r.word("OLDHOSTS", r.beside("old_hosts", testserver.KnownHost(sshd.Addr(), signer.PublicKey())))
 	r.word("HOSTS", r.beside("known_hosts", sshd.KnownHosts()+strict.KnownHosts()))
-	empty, err := net.Listen("tcp", "127.0.0.1:0")
-	r.must(err)
-	r.must(empty.Close())
-	r.word("EMPTY", empty.Addr().String())
+	r.word("EMPTY", net.JoinHostPort("127.0.0.1", strconv.Itoa(testserver.DeadPort(r.t))))
 	r.secrets = append(r.secrets, "WRONGWORD")
 }
 
