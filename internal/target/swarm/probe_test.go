@@ -140,9 +140,9 @@ func TestProbeWithoutHistory(t *testing.T) {
 		answer.Header.Del("Content-Length")
 		return answer, nil
 	})
-	s.retarget()
 	for want := range 2 { // jobs, so far
 		limit = 5 - 5*want
+		s.retarget() // a target asks once
 		if r := s.target.Probe(s.ctx(), v, rotation.ProbeSpec{Backend: "fake", Endpoints: []string{"fake://db"}}, s.placement); r.Answer != rotation.Alive || jobs != want {
 			t.Errorf("with a limit of %d: probe = %+v by %d jobs, want alive by %d", limit, r, jobs, want)
 		}

@@ -38,7 +38,7 @@ func (t *Target) job(ctx context.Context, v rotation.Version, from rotation.Plac
 		}
 	}
 	spec := t.probeSpec(v, rotation.RotationID(ctx))
-	if t.engine.forgets(ctx) {
+	if t.forgets(ctx) {
 		one := uint64(1)
 		spec.Mode = swarm.ServiceMode{ReplicatedJob: &swarm.ReplicatedJob{MaxConcurrent: &one, TotalCompletions: &one}}
 	}
@@ -52,14 +52,17 @@ func (t *Target) job(ctx context.Context, v rotation.Version, from rotation.Plac
 }
 
 // forgets reports whether the Swarm keeps no task that has ended, but for those of jobs:
-// --task-history-limit 0.
-func (e engine) forgets(ctx context.Context) bool {
-	info, err := e.Info(ctx)
-	if err != nil || info.Swarm.Cluster == nil {
-		return false
-	}
-	limit := info.Swarm.Cluster.Spec.Orchestration.TaskHistoryRetentionLimit
-	return limit != nil && *limit == 0
+// --task-history-limit 0. It is asked once.
+func (t *Target) forgets(ctx context.Context) bool {
+	t.asked.Do(func() {
+		info, err := t.engine.Info(ctx)
+		if err != nil || info.Swarm.Cluster == nil {
+			return
+		}
+		limit := info.Swarm.Cluster.Spec.Orchestration.TaskHistoryRetentionLimit
+		t.forgetful = limit != nil && *limit == 0
+	})
+	return t.forgetful
 }
 
 // probeSpec is a service of one task that is never started again. It is no job: engines

@@ -42,6 +42,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/docker/docker/client"
@@ -101,6 +102,9 @@ type Ignored struct {
 type Target struct {
 	Options
 	engine engine
+
+	asked     sync.Once
+	forgetful bool // see [Target.forgets]
 }
 
 // New returns a target that talks to the Swarm manager behind the client. It
