@@ -3,7 +3,6 @@ package rotationtest
 import (
 	"cmp"
 	"os"
-	"path/filepath"
 	"regexp"
 	"strings"
 	"syscall"
@@ -21,6 +20,9 @@ type Claims struct {
 
 	Value string // whose choice the value of a minted version is; default: theirs
 }
+
+// tableOfBackends is the page with the table, from the folder of a backend's tests.
+const tableOfBackends = "../../../docs/backends/README.md"
 
 // updateClaims is the variable that has the lines written, where else they are compared.
 const updateClaims = "KEYTURN_UPDATE_CLAIMS"
@@ -59,15 +61,10 @@ func (s Setup) Line() string {
 	_, compared := s.Backend.(rotation.Comparer)
 	_, adopts := s.Backend.(rotation.Adopter)
 	cells := []string{
-		"[" + s.Claims.Kind + "](" + s.Claims.Page + ")", atOnce, is(minted, s.minted(), "ours"), expiry, is(own, "yes", "no"), back,
+		"[" + s.Claims.Kind + "](" + s.Claims.Page + ")", atOnce, is(minted, cmp.Or(s.Claims.Value, "theirs"), "ours"), expiry, is(own, "yes", "no"), back,
 		is(s.Session != nil, "counted and ended", "none are counted"), is(compared, "compared", "as they are"), is(adopts, "yes", "no"), s.Claims.Dead,
 	}
 	return "| " + strings.Join(cells, " | ") + " |"
-}
-
-// minted says whose choice the value of a minted version is.
-func (s Setup) minted() string {
-	return cmp.Or(s.Claims.Value, "theirs")
 }
 
 // claims holds the line of a backend against the page.
@@ -76,8 +73,7 @@ func claims(t *testing.T, c *contract) {
 		t.Skip("a variant, which has no line of its own")
 	}
 	line := c.Line()
-	page := tableOfBackends(t)
-	text, err := os.ReadFile(page)
+	text, err := os.ReadFile(tableOfBackends)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -87,7 +83,7 @@ func claims(t *testing.T, c *contract) {
 	if os.Getenv(updateClaims) == "" {
 		t.Fatalf("docs/backends/README.md lacks the line\n%s\n(%s=1 has the contract tests write it)", line, updateClaims)
 	}
-	if err := writeLine(page, line); err != nil {
+	if err := writeLine(tableOfBackends, line); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -124,21 +120,4 @@ func writeLine(page, line string) error {
 		lines = append(lines[:at], append([]string{line}, lines[at:]...)...)
 	}
 	return os.WriteFile(page, []byte(strings.Join(lines, "\n")), 0o644)
-}
-
-// tableOfBackends returns the path of the page with the table.
-func tableOfBackends(t *testing.T) string {
-	t.Helper()
-	dir, err := os.Getwd()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for dir != filepath.Dir(dir) {
-		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
-			return filepath.Join(dir, "docs", "backends", "README.md")
-		}
-		dir = filepath.Dir(dir)
-	}
-	t.Fatal("there is no go.mod above")
-	return ""
 }
