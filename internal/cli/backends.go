@@ -12,9 +12,9 @@ import (
 	"github.com/keyturn/keyturn/internal/backend/certificate"
 	"github.com/keyturn/keyturn/internal/backend/consul"
 	"github.com/keyturn/keyturn/internal/backend/github"
-	"github.com/keyturn/keyturn/internal/backend/httpsapi"
 	"github.com/keyturn/keyturn/internal/backend/kafka"
 	"github.com/keyturn/keyturn/internal/backend/postgres"
+	"github.com/keyturn/keyturn/internal/backend/remote"
 	"github.com/keyturn/keyturn/internal/backend/vault"
 	"github.com/keyturn/keyturn/internal/config"
 	"github.com/keyturn/keyturn/internal/rotation"
@@ -40,12 +40,12 @@ type reached struct {
 
 // backends is the one place that names them.
 var backends = map[string]backendKind{
-	"certificate": {Section: certificate.Section, New: newCertificate, Login: certificate.Login},
-	"consul":      {Section: consul.Section, New: newConsul, Login: consul.Login},
-	"github":      {Section: github.Section, New: newGitHub, Login: github.Login},
-	"kafka":       {Section: kafka.Section, New: newKafka, Login: kafka.Login},
-	"postgres":    {Section: postgres.Section, New: newPostgres, Login: postgres.Login},
-	"vault":       {Section: vault.Section, New: newVault, Login: vault.Login},
+	"certificate": {Section: certificate.Section, New: of("certificate", newCertificate), Login: certificate.Login},
+	"consul":      {Section: consul.Section, New: of("consul", newConsul), Login: consul.Login},
+	"github":      {Section: github.Section, New: of("github", newGitHub), Login: github.Login},
+	"kafka":       {Section: kafka.Section, New: of("kafka", newKafka), Login: kafka.Login},
+	"postgres":    {Section: postgres.Section, New: of("postgres", newPostgres), Login: postgres.Login},
+	"vault":       {Section: vault.Section, New: of("vault", newVault), Login: vault.Login},
 }
 
 func sections() map[string]config.Section {
@@ -58,11 +58,23 @@ func sections() map[string]config.Section {
 
 func loginOf(backend string) rotation.Login { return backends[backend].Login }
 
-func newPostgres(a *app, settings any, how reached) (rotation.Backend, error) {
-	s, ok := settings.(postgres.Settings)
-	if !ok {
-		return nil, fmt.Errorf("the section of postgres is a %T", settings)
+// of has a backend made from its own section.
+func of[S any](backend string, build func(*app, S, reached) (rotation.Backend, error)) func(*app, any, reached) (rotation.Backend, error) {
+	return func(a *app, settings any, how reached) (rotation.Backend, error) {
+		s, ok := settings.(S)
+		if !ok {
+			return nil, fmt.Errorf("the section of %s is a %T", backend, settings)
+		}
+		return build(a, s, how)
 	}
+}
+
+// remote is what backends share; the authority they read themselves.
+func (a *app) remote(how reached) remote.Options {
+	return remote.Options{Getenv: a.Getenv, Logger: a.log, Ready: how.ready, Dial: remote.Dial(how.dial)}
+}
+
+func newPostgres(a *app, s postgres.Settings, how reached) (rotation.Backend, error) {
 	o := postgres.Options{Getenv: a.Getenv, Now: a.Now, Logger: a.log, Emergency: how.emergency, Ready: how.ready, Dial: how.dial}
 	var err error
 	if o.CA, err = authority(s.CA, s.Admin); err != nil {
@@ -74,12 +86,8 @@ func newPostgres(a *app, settings any, how reached) (rotation.Backend, error) {
 	return postgres.New(s, o)
 }
 
-func newConsul(a *app, settings any, how reached) (rotation.Backend, error) {
-	s, ok := settings.(consul.Settings)
-	if !ok {
-		return nil, fmt.Errorf("the section of consul is a %T", settings)
-	}
-	o := consul.Options{Credential: how.credential, Getenv: a.Getenv, Logger: a.log, Ready: how.ready, Dial: httpsapi.Dial(how.dial)}
+func newConsul(a *app, s consul.Settings, how reached) (rotation.Backend, error) {
+	o := consul.Options{Credential: how.credential, Options: a.remote(how)}
 	var err error
 	if o.CA, err = authority(s.CA, "Consul"); err != nil {
 		return nil, err
@@ -93,12 +101,8 @@ func newConsul(a *app, settings any, how reached) (rotation.Backend, error) {
 	return consul.New(s, o)
 }
 
-func newKafka(a *app, settings any, how reached) (rotation.Backend, error) {
-	s, ok := settings.(kafka.Settings)
-	if !ok {
-		return nil, fmt.Errorf("the section of kafka is a %T", settings)
-	}
-	o := kafka.Options{Getenv: a.Getenv, Logger: a.log, Emergency: how.emergency, Ready: how.ready, Dial: how.dial}
+func newKafka(a *app, s kafka.Settings, how reached) (rotation.Backend, error) {
+	o := kafka.Options{Emergency: how.emergency, Options: a.remote(how)}
 	var err error
 	if o.CA, err = authority(s.CA, "Kafka"); err != nil {
 		return nil, err
@@ -106,12 +110,8 @@ func newKafka(a *app, settings any, how reached) (rotation.Backend, error) {
 	return kafka.New(s, o)
 }
 
-func newCertificate(a *app, settings any, how reached) (rotation.Backend, error) {
-	s, ok := settings.(certificate.Settings)
-	if !ok {
-		return nil, fmt.Errorf("the section of certificate is a %T", settings)
-	}
-	o := certificate.Options{Credential: how.credential, Overlap: how.overlap, Stolen: how.revoking, Getenv: a.Getenv, Now: a.Now, Logger: a.log, Ready: how.ready, Dial: how.dial}
+func newCertificate(a *app, s certificate.Settings, how reached) (rotation.Backend, error) {
+	o := certificate.Options{Credential: how.credential, Overlap: how.overlap, Stolen: how.revoking, Now: a.Now, Options: a.remote(how)}
 	var err error
 	if s.ACME != nil {
 		if o.CA, err = authority(s.ACME.CA, "the ACME server"); err != nil {
@@ -129,12 +129,8 @@ func newCertificate(a *app, settings any, how reached) (rotation.Backend, error)
 	return certificate.New(s, o)
 }
 
-func newVault(a *app, settings any, how reached) (rotation.Backend, error) {
-	s, ok := settings.(vault.Settings)
-	if !ok {
-		return nil, fmt.Errorf("the section of vault is a %T", settings)
-	}
-	o := vault.Options{Credential: how.credential, Getenv: a.Getenv, Logger: a.log, Ready: how.ready, Dial: httpsapi.Dial(how.dial)}
+func newVault(a *app, s vault.Settings, how reached) (rotation.Backend, error) {
+	o := vault.Options{Credential: how.credential, Options: a.remote(how)}
 	var err error
 	if o.CA, err = authority(s.CA, "Vault"); err != nil {
 		return nil, err
@@ -172,11 +168,7 @@ func (a *app) installedOn(s github.Settings) (owner, repo string, err error) {
 	return owner, repo, nil
 }
 
-func newGitHub(a *app, settings any, how reached) (rotation.Backend, error) {
-	s, ok := settings.(github.Settings)
-	if !ok {
-		return nil, fmt.Errorf("the section of github is a %T", settings)
-	}
+func newGitHub(a *app, s github.Settings, how reached) (rotation.Backend, error) {
 	if how.dial != nil {
 		return nil, usagef("leave through out", "GitHub is reached directly: through: swarm is not built for it")
 	}

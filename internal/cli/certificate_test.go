@@ -17,6 +17,7 @@ import (
 	"github.com/docker/docker/api/types/swarm"
 
 	"github.com/keyturn/keyturn/internal/backend/certificate"
+	"github.com/keyturn/keyturn/internal/backend/remote"
 	"github.com/keyturn/keyturn/internal/rotation"
 	"github.com/keyturn/keyturn/internal/secret"
 	"github.com/keyturn/keyturn/internal/testserver"
@@ -46,7 +47,7 @@ func newCertificateShop(t *testing.T, p *testserver.Pebble) *certificateShop {
 	c.env = append(os.Environ(), asProgram+"=1", "KEYTURN_ACME_KEY="+account, "CI=")
 	hand, err := certificate.New(certificate.Settings{Names: []string{c.host}, Roots: "roots", ACME: &certificate.ACME{Directory: p.Directory(), AgreeTerms: true, CA: "ca",
 		Account: secret.Source{Env: "KEY"}, HTTP01: &certificate.HTTP01{Directory: p.Challenges()}}},
-		certificate.Options{Credential: "by hand", CA: p.CA(), Roots: p.Roots(), Getenv: func(string) string { return account }})
+		certificate.Options{Credential: "by hand", Roots: p.Roots(), Options: remote.Options{CA: p.CA(), Getenv: func(string) string { return account }}})
 	c.must(err)
 	v, err := hand.Order(t.Context(), rotation.Version{Credential: name, Number: 1})
 	c.must(err)
@@ -263,30 +264,13 @@ func (c *certificateShop) asks(address string) (stop func() (tried int, failures
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM(c.pebble.Roots())
 	dialer := &tls.Dialer{NetDialer: &net.Dialer{Timeout: 10 * time.Second}, Config: &tls.Config{RootCAs: pool, ServerName: c.host, MinVersion: tls.VersionTLS13}}
-	ended, done := make(chan struct{}), make(chan struct{})
-	var tried atomic.Int64
-	var failures []string
-	go func() {
-		defer close(done)
-		for {
-			conn, err := dialer.DialContext(context.Background(), "tcp", address)
-			if tried.Add(1); err != nil {
-				failures = append(failures, err.Error())
-			} else {
-				_ = conn.Close()
-			}
-			select {
-			case <-ended:
-				return
-			case <-time.After(50 * time.Millisecond):
-			}
+	return again(50*time.Millisecond, func() (bool, error) {
+		conn, err := dialer.DialContext(context.Background(), "tcp", address)
+		if err == nil {
+			_ = conn.Close()
 		}
-	}()
-	return func() (int, []string) {
-		close(ended)
-		<-done
-		return int(tried.Load()), failures
-	}
+		return true, err
+	})
 }
 
 // TestCrashCertificate kills keyturn before and after every record and every effect of a

@@ -96,7 +96,7 @@ func (g *gossipShop) key() string {
 // usable looks again and again whether every member has the key that new agents find,
 // until it is told to stop; it returns how often, and what was wrong.
 func (g *gossipShop) usable() (stop func() (tried int, failures []string)) {
-	return again(func() (bool, error) {
+	return again(50*time.Millisecond, func() (bool, error) {
 		text, err := os.ReadFile(filepath.Join(g.root, g.name, "current", "key"))
 		if err != nil {
 			return true, err

@@ -99,7 +99,7 @@ credentials:
 // stop; it returns how often, and what failed.
 func (c *consulShop) uses() (stop func() (tried int, failures []string)) {
 	tried := 0
-	return again(func() (bool, error) {
+	return again(50*time.Millisecond, func() (bool, error) {
 		token, err := os.ReadFile(filepath.Join(c.root, c.name, "current", "token"))
 		if err == nil {
 			err = c.dc.CallAs(context.Background(), string(token), http.MethodPut, "/v1/kv/"+c.name+"/key", tried, nil)
@@ -107,36 +107,6 @@ func (c *consulShop) uses() (stop func() (tried int, failures []string)) {
 		tried++
 		return true, err
 	})
-}
-
-// again tries something every now and then until it is told to stop; it returns how often it
-// counted, and what failed.
-func again(try func() (counts bool, err error)) (stop func() (tried int, failures []string)) {
-	ended, done := make(chan struct{}), make(chan struct{})
-	var tried int
-	var failures []string
-	go func() {
-		defer close(done)
-		for {
-			counts, err := try()
-			if counts {
-				tried++
-			}
-			if err != nil {
-				failures = append(failures, err.Error())
-			}
-			select {
-			case <-ended:
-				return
-			case <-time.After(50 * time.Millisecond):
-			}
-		}
-	}()
-	return func() (int, []string) {
-		close(ended)
-		<-done
-		return tried, failures
-	}
 }
 
 // tokens returns those that Keyturn made, and keeps their values to look for.

@@ -95,6 +95,36 @@ func (s *shop) killedAt(at int, stop func() (tried int, failures []string)) resu
 	return r
 }
 
+// again tries something, with a pause between, until it is told to stop; it returns how often
+// it counted, and what failed.
+func again(pause time.Duration, try func() (counts bool, err error)) (stop func() (tried int, failures []string)) {
+	ended, done := make(chan struct{}), make(chan struct{})
+	var tried int
+	var failures []string
+	go func() {
+		defer close(done)
+		for {
+			counts, err := try()
+			if counts {
+				tried++
+			}
+			if err != nil {
+				failures = append(failures, err.Error())
+			}
+			select {
+			case <-ended:
+				return
+			case <-time.After(pause):
+			}
+		}
+	}()
+	return func() (int, []string) {
+		close(ended)
+		<-done
+		return tried, failures
+	}
+}
+
 // goOn runs what status says comes next until no rotation is open. If the kill
 // came before one was, it begins one.
 func (s *shop) goOn() {

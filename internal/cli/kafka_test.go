@@ -224,47 +224,25 @@ credentials:
 // uses produces with what the directory holds, on a new connection each time, until it is told
 // to stop; it returns how often, and what failed.
 func (c *kafkaShop) uses() (stop func() (tried int, failures []string)) {
-	ended, done := make(chan struct{}), make(chan struct{})
-	var tried int
-	var failures []string
-	produce := func() error {
+	return again(200*time.Millisecond, func() (bool, error) {
 		dir, err := filepath.EvalSymlinks(filepath.Join(c.root, c.name, "current"))
 		if err != nil {
-			return err
+			return true, err
 		}
 		user, err := os.ReadFile(filepath.Join(dir, "username"))
 		if err != nil {
-			return err
+			return true, err
 		}
 		password, err := os.ReadFile(filepath.Join(dir, "password"))
 		if err != nil {
-			return err
+			return true, err
 		}
 		client := c.k.Client(c.t, string(user), string(password), kgo.ProducerLinger(0))
 		defer client.Close()
 		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 		defer cancel()
-		return client.ProduceSync(ctx, &kgo.Record{Topic: c.name, Value: []byte("x")}).FirstErr()
-	}
-	go func() {
-		defer close(done)
-		for {
-			if err := produce(); err != nil {
-				failures = append(failures, err.Error())
-			}
-			tried++
-			select {
-			case <-ended:
-				return
-			case <-time.After(200 * time.Millisecond):
-			}
-		}
-	}()
-	return func() (int, []string) {
-		close(ended)
-		<-done
-		return tried, failures
-	}
+		return true, client.ProduceSync(ctx, &kgo.Record{Topic: c.name, Value: []byte("x")}).FirstErr()
+	})
 }
 
 // TestCrashKafka kills keyturn before and after every record and every effect of a rotation, and

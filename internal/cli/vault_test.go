@@ -134,33 +134,21 @@ func (v *vaultShop) login(secretID string, keep bool) error {
 // uses logs in with what the directory holds, again and again, until it is told to stop; it
 // returns how often, what failed, and the secret-ids that it met.
 func (v *vaultShop) uses() (stop func() (tried int, failures, met []string)) {
-	ended, done := make(chan struct{}), make(chan struct{})
-	var tried int
-	var failures, met []string
-	go func() {
-		defer close(done)
-		for {
-			b, err := os.ReadFile(filepath.Join(v.root, v.name, "current", "secret_id"))
-			if value := string(b); err == nil {
-				fresh := len(met) == 0 || met[len(met)-1] != value
-				if fresh {
-					met = append(met, value)
-				}
-				err = v.login(value, fresh)
-			}
-			if tried++; err != nil {
-				failures = append(failures, err.Error())
-			}
-			select {
-			case <-ended:
-				return
-			case <-time.After(50 * time.Millisecond):
-			}
+	var met []string
+	ended := again(50*time.Millisecond, func() (bool, error) {
+		b, err := os.ReadFile(filepath.Join(v.root, v.name, "current", "secret_id"))
+		if err != nil {
+			return true, err
 		}
-	}()
+		value := string(b)
+		fresh := len(met) == 0 || met[len(met)-1] != value
+		if fresh {
+			met = append(met, value)
+		}
+		return true, v.login(value, fresh)
+	})
 	return func() (int, []string, []string) {
-		close(ended)
-		<-done
+		tried, failures := ended()
 		return tried, failures, met
 	}
 }

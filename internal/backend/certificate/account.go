@@ -10,6 +10,7 @@ import (
 
 	"github.com/mholt/acmez/v3/acme"
 
+	"github.com/keyturn/keyturn/internal/backend/remote"
 	"github.com/keyturn/keyturn/internal/rotation"
 )
 
@@ -35,7 +36,7 @@ func (b *Backend) open(ctx context.Context) (*authority, error) {
 			return nil, err
 		}
 	}
-	pool, err := poolOf(b.options.CA)
+	pool, err := remote.Pool(b.options.CA)
 	if err != nil {
 		return nil, err
 	}

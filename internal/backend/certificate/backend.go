@@ -8,6 +8,7 @@
 package certificate
 
 import (
+	"cmp"
 	"context"
 	"crypto"
 	"crypto/ecdsa"
@@ -18,41 +19,28 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"log/slog"
-	"net"
-	"os"
 	"sync"
 	"time"
 
+	"github.com/keyturn/keyturn/internal/backend/remote"
 	"github.com/keyturn/keyturn/internal/rotation"
 	"github.com/keyturn/keyturn/internal/secret"
 )
 
-// Options are what a [Backend] needs beside its settings. The zero Options work, but for
-// the credential's name.
+// Options are what a [Backend] needs beside its settings. The zero Options work. CA is the
+// file that the settings name as acme.ca; Patience is how long to wait until a revocation is
+// told; the default of Timeout is 15 s.
 type Options struct {
-	Credential string                      // its name
-	Overlap    time.Duration               // until when after its cutover a version must be valid at least
-	Stolen     bool                        // who ends a version does so because its key may be known
-	Getenv     func(string) string         // where an account from-env is read; default os.Getenv
-	Now        func() time.Time            // default time.Now
-	Logger     *slog.Logger                // what people should know and no result says; default: nowhere
-	CA         []byte                      // the content of the file that the settings name as acme.ca, PEM
-	Roots      []byte                      // of the file that they name as roots
-	Adopted    []byte                      // of the file that they name as adopt
-	Ready      func(context.Context) error // if it is not nil, it is called before connections are made
-
-	// Dial makes the connections; default: the network.
-	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+	Credential string           // its name
+	Overlap    time.Duration    // until when after its cutover a version must be valid at least
+	Stolen     bool             // who ends a version does so because its key may be known
+	Now        func() time.Time // default time.Now
+	Roots      []byte           // of the file that the settings name as roots
+	Adopted    []byte           // of the file that they name as adopt
+	remote.Options
 
 	// Generate makes a private key; default: by what the settings say.
 	Generate func() (crypto.Signer, error)
-
-	// Patience is how long to wait until a revocation is told. Default: 30 s.
-	Patience time.Duration
-
-	// Timeout bounds one request. Default: 15 s.
-	Timeout time.Duration
 }
 
 // A Backend rotates one certificate.
@@ -87,44 +75,22 @@ func New(s Settings, o Options) (*Backend, error) {
 	b := &Backend{settings: s, options: o, seen: map[string]int{}}
 	var err error
 	for key, content := range map[string][]byte{"acme.ca": o.CA, "roots": o.Roots} {
-		if _, bad := poolOf(content); bad != nil {
+		if _, bad := remote.Pool(content); bad != nil {
 			return nil, rotation.Classify(rotation.Invalid, "name a PEM file with the authority's certificate", fmt.Errorf("certificate: the file under %s: %w", key, bad))
 		}
 	}
-	if b.roots, err = poolOf(o.Roots); err != nil {
+	if b.roots, err = remote.Pool(o.Roots); err != nil {
 		return nil, err
 	}
-	if b.options.Getenv == nil {
-		b.options.Getenv = os.Getenv
-	}
+	b.options.Timeout = cmp.Or(o.Timeout, 15*time.Second)
+	b.options.Options = b.options.Complete()
 	if b.options.Now == nil {
 		b.options.Now = time.Now
-	}
-	if b.options.Logger == nil {
-		b.options.Logger = slog.New(slog.DiscardHandler)
 	}
 	if b.options.Generate == nil {
 		b.options.Generate = s.generate
 	}
-	if b.options.Patience == 0 {
-		b.options.Patience = 30 * time.Second
-	}
-	if b.options.Timeout == 0 {
-		b.options.Timeout = 15 * time.Second
-	}
 	return b, nil
-}
-
-// poolOf reads authorities; nil if there is nothing to read.
-func poolOf(content []byte) (*x509.CertPool, error) {
-	if len(content) == 0 {
-		return nil, nil
-	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(content) {
-		return nil, errors.New("there is no certificate in it")
-	}
-	return pool, nil
 }
 
 // generate makes a private key.
@@ -301,18 +267,9 @@ func (b *Backend) End(ctx context.Context, v rotation.Version, why rotation.Why)
 		if err == nil && told.revoked {
 			return nil
 		}
-		if time.Now().After(end) || pause(ctx, time.Second) != nil {
+		if time.Now().After(end) || remote.Pause(ctx, time.Second) != nil {
 			return errors.Join(unknown("run it again when it does: an authority may publish its list once in some hours",
 				"certificate %x of version %d is revoked, and its authority does not tell that to everybody yet", issued.leaf.SerialNumber, v.Number), err)
 		}
-	}
-}
-
-func pause(ctx context.Context, d time.Duration) error {
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-time.After(d):
-		return nil
 	}
 }

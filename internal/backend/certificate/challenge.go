@@ -16,6 +16,7 @@ import (
 
 	"github.com/mholt/acmez/v3/acme"
 
+	"github.com/keyturn/keyturn/internal/backend/remote"
 	"github.com/keyturn/keyturn/internal/rotation"
 )
 
@@ -110,7 +111,7 @@ func (b *Backend) present(ctx context.Context, c acme.Challenge) error {
 	if err != nil {
 		return err
 	}
-	return pause(ctx, wait)
+	return remote.Pause(ctx, wait)
 }
 
 // withdraw takes the answer to a challenge back. What is not there is success.

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/keyturn/keyturn/internal/backend/certificate"
+	"github.com/keyturn/keyturn/internal/backend/remote"
 	"github.com/keyturn/keyturn/internal/rotation"
 	"github.com/keyturn/keyturn/internal/secret"
 	"github.com/keyturn/keyturn/internal/testserver"
@@ -66,7 +67,7 @@ type made struct {
 func (f *fixture) backend(change ...func(made)) *certificate.Backend {
 	f.t.Helper()
 	s := f.settings()
-	o := certificate.Options{Credential: f.name, CA: f.pebble.CA(), Roots: f.pebble.Roots(), Overlap: time.Hour, Patience: 5 * time.Second, Timeout: 2 * time.Second,
+	o := certificate.Options{Credential: f.name, Roots: f.pebble.Roots(), Overlap: time.Hour, Options: remote.Options{CA: f.pebble.CA(), Patience: 5 * time.Second, Timeout: 2 * time.Second,
 		Getenv: func(name string) string {
 			if name != accountVariable {
 				return ""
@@ -78,7 +79,7 @@ func (f *fixture) backend(change ...func(made)) *certificate.Backend {
 				address = "127.0.0.1:1"
 			}
 			return (&net.Dialer{}).DialContext(ctx, network, address)
-		}}
+		}}}
 	for _, c := range change {
 		c(made{&s, &o})
 	}

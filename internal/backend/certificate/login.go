@@ -13,11 +13,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/keyturn/keyturn/internal/backend/remote"
 	"github.com/keyturn/keyturn/internal/rotation"
 )
-
-// callTimeout bounds the asking of one address.
-const callTimeout = 8 * time.Second
 
 // itself is the endpoint of a certificate that is looked for nowhere.
 const itself = "the certificate itself"
@@ -56,7 +54,7 @@ func Login(ctx context.Context, spec rotation.ProbeSpec, m rotation.Material) ro
 	if err := json.Unmarshal(spec.Settings, &s); err != nil {
 		return rotation.ProbeResult{Answer: rotation.Inconclusive, Reason: "the probe's settings are malformed"}
 	}
-	roots, err := poolOf(spec.CA)
+	roots, err := remote.Pool(spec.CA)
 	if err != nil {
 		return rotation.ProbeResult{Answer: rotation.Inconclusive, Reason: "the roots cannot be read: " + err.Error()}
 	}
@@ -100,7 +98,7 @@ func (t trial) mounted(ctx context.Context, m rotation.Material) (rotation.Endpo
 	if err := found.trusted(t.roots, t.settings.Names, now); err != nil {
 		return say(rotation.Unfit, "%v", err)
 	}
-	told, err := lookup{httpClient(nil, nil, callTimeout), t.settings.CRL, time.Now}.status(ctx, found.leaf, found.issuer)
+	told, err := lookup{httpClient(nil, nil, remote.CallTimeout), t.settings.CRL, time.Now}.status(ctx, found.leaf, found.issuer)
 	switch {
 	case err != nil:
 		return rotation.EndpointResult{Answer: rotation.Inconclusive, Reason: err.Error()}, found
@@ -146,7 +144,7 @@ func (t trial) at(ctx context.Context, endpoint string) rotation.EndpointResult 
 	if err != nil {
 		return rotation.EndpointResult{Answer: rotation.Inconclusive, Reason: err.Error()}
 	}
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	ctx, cancel := context.WithTimeout(ctx, remote.CallTimeout)
 	defer cancel()
 	addresses, err := net.DefaultResolver.LookupHost(ctx, host)
 	if err != nil || len(addresses) == 0 {

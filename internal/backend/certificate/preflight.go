@@ -5,7 +5,6 @@ import (
 	"errors"
 	"os"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/mholt/acmez/v3/acme"
@@ -118,7 +117,7 @@ func (b *Backend) Adopt(ctx context.Context, v rotation.Version) (rotation.Versi
 	if err != nil {
 		return v, refused("name a PEM file with the certificate and its chain", "the certificate under adopt: %v", err)
 	}
-	if got := namesOf(found.leaf); strings.Join(got, " ") != strings.Join(namesSorted(b.settings.Names), " ") {
+	if got := namesOf(found.leaf); !slices.Equal(got, slices.Sorted(slices.Values(b.settings.Names))) {
 		b.options.Logger.InfoContext(ctx, "the next certificate is for other names", "today", got, "next", b.settings.Names)
 	}
 	if b.options.Now().After(found.leaf.NotAfter) {
@@ -134,10 +133,4 @@ func (b *Backend) Adopt(ctx context.Context, v rotation.Version) (rotation.Versi
 	v = found.on(v)
 	v.Identity = rotation.Title("keyturn "+b.options.Credential, v.Number)
 	return v, nil
-}
-
-func namesSorted(names []string) []string {
-	out := append([]string(nil), names...)
-	slices.Sort(out)
-	return out
 }

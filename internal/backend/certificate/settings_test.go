@@ -1,12 +1,12 @@
 package certificate_test
 
 import (
-	"errors"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/keyturn/keyturn/internal/backend/certificate"
+	"github.com/keyturn/keyturn/internal/backend/remote"
 	"github.com/keyturn/keyturn/internal/rotation"
 	"github.com/keyturn/keyturn/internal/rotation/rotationtest"
 	"github.com/keyturn/keyturn/internal/secret"
@@ -36,7 +36,7 @@ func TestBadSection(t *testing.T) {
 	const canary = "hunter2-hunter2"
 	names := func(n string) string { return strings.Replace(withFolder, "[orders.example.com]", n, 1) }
 	directory := func(d string) string { return strings.Replace(withFolder, "https://ca.example.com/directory", d, 1) }
-	for name, c := range map[string]struct{ text, path, want string }{
+	rotationtest.Refuses(t, certificate.Section, canary, map[string][3]string{
 		"nothing":              {"{}", "names", "no name is given"},
 		"nobody":               {"names: [a.example]", "acme", "nothing says who issues it"},
 		"no name":              {names("[]"), "names", "no name is given"},
@@ -70,25 +70,12 @@ func TestBadSection(t *testing.T) {
 		"crl":                  {withFolder + "crl: ldap://ca/crl\n", "crl", "no URL that begins with http://"},
 		"unknown key":          {withFolder + "nmaes: [a]\n", "", "nmaes"},
 		"unknown key inside":   {withFolder + "  challange: x\n", "", "challange"},
-	} {
-		_, err := certificate.Section(rotationtest.Decoder(c.text))
-		if err == nil || !strings.Contains(err.Error(), c.want) {
-			t.Errorf("%s: %v, want %q", name, err, c.want)
-			continue
-		}
-		if strings.Contains(strings.ToLower(err.Error()), canary) {
-			t.Errorf("%s: the fault repeats what was written: %v", name, err)
-		}
-		fault, ok := errors.AsType[*rotation.Fault](err)
-		if c.path != "" && (!ok || fault.Path != c.path || fault.Tip == "") {
-			t.Errorf("%s: %+v, want a fault at %s with a tip", name, fault, c.path)
-		}
-	}
+	})
 }
 
 func TestNew(t *testing.T) {
 	s := certificate.Settings{Names: []string{"a.example"}, ACME: &certificate.ACME{Directory: "https://127.0.0.1:1/dir", Account: secret.Source{Env: "A"}, HTTP01: &certificate.HTTP01{Directory: "/tmp"}}}
-	for name, o := range map[string]certificate.Options{"ca": {CA: []byte("none")}, "roots": {Roots: []byte("none")}} {
+	for name, o := range map[string]certificate.Options{"ca": {Options: remote.Options{CA: []byte("none")}}, "roots": {Roots: []byte("none")}} {
 		if _, err := certificate.New(s, o); rotation.ClassOf(err) != rotation.Invalid {
 			t.Errorf("%s that are none: %v, want it to be invalid", name, err)
 		}
@@ -97,7 +84,7 @@ func TestNew(t *testing.T) {
 		t.Errorf("settings without anything: %v, want them to be invalid", err)
 	}
 	for account, want := range map[string]string{"": "holds no value", "hunter2": "no key in PEM form", "-----BEGIN PRIVATE KEY-----\naHVudGVyMg==\n-----END PRIVATE KEY-----": "no private key for signatures"} {
-		b, err := certificate.New(s, certificate.Options{Getenv: func(string) string { return account }})
+		b, err := certificate.New(s, certificate.Options{Options: remote.Options{Getenv: func(string) string { return account }}})
 		if err != nil {
 			t.Fatal(err)
 		}

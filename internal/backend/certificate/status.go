@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -16,6 +15,7 @@ import (
 
 	"golang.org/x/crypto/ocsp"
 
+	"github.com/keyturn/keyturn/internal/backend/remote"
 	"github.com/keyturn/keyturn/internal/rotation"
 )
 
@@ -32,12 +32,13 @@ func (b *Backend) lookup() lookup {
 	return lookup{httpClient(nil, b.options.Dial, b.options.Timeout), b.settings.CRL, b.options.Now}
 }
 
-// httpClient returns a client of verified TLS 1.3 that follows no redirection.
-func httpClient(roots *x509.CertPool, dial func(context.Context, string, string) (net.Conn, error), timeout time.Duration) *http.Client {
-	transport := &http.Transport{TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: roots}, DialContext: dial, DisableKeepAlives: true,
-		TLSHandshakeTimeout: timeout, ResponseHeaderTimeout: timeout}
-	return &http.Client{Transport: transport, Timeout: timeout,
-		CheckRedirect: func(*http.Request, []*http.Request) error { return errors.New("the server answers with a redirection") }}
+// httpClient returns a client of verified TLS 1.3 that follows no redirection. Each request has
+// a connection of its own.
+func httpClient(roots *x509.CertPool, dial remote.Dial, timeout time.Duration) *http.Client {
+	client := remote.Client(&tls.Config{MinVersion: tls.VersionTLS13, RootCAs: roots}, dial, timeout)
+	client.Transport.(*http.Transport).DisableKeepAlives = true
+	client.Timeout = timeout
+	return client
 }
 
 // told is what an authority says of a certificate.

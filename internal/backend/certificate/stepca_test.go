@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/keyturn/keyturn/internal/backend/certificate"
+	"github.com/keyturn/keyturn/internal/backend/remote"
 	"github.com/keyturn/keyturn/internal/rotation/rotationtest"
 	"github.com/keyturn/keyturn/internal/secret"
 	"github.com/keyturn/keyturn/internal/testserver"
@@ -27,7 +28,8 @@ func TestContractOnStepCA(t *testing.T) {
 		}
 		b, err := certificate.New(certificate.Settings{Names: []string{"orders.test"}, Roots: "roots.pem", CRL: ca.CRL(),
 			ACME: &certificate.ACME{Directory: ca.Directory(), Account: secret.Source{Env: accountVariable}, AgreeTerms: true, CA: "ca.pem", HTTP01: &certificate.HTTP01{Directory: ca.Challenges()}}},
-			certificate.Options{Credential: "orders", CA: roots, Roots: roots, Overlap: time.Hour, Patience: 5 * time.Second, Timeout: 2 * time.Second, Getenv: func(string) string { return key }})
+			certificate.Options{Credential: "orders", Roots: roots, Overlap: time.Hour,
+				Options: remote.Options{CA: roots, Patience: 5 * time.Second, Timeout: 2 * time.Second, Getenv: func(string) string { return key }}})
 		if err != nil {
 			t.Fatal(err)
 		}

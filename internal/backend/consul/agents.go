@@ -10,7 +10,7 @@ import (
 
 	"github.com/hashicorp/consul/api"
 
-	"github.com/keyturn/keyturn/internal/backend/httpsapi"
+	"github.com/keyturn/keyturn/internal/backend/remote"
 	"github.com/keyturn/keyturn/internal/rotation"
 )
 
@@ -234,7 +234,7 @@ func (s Settings) checkAgents(fault faultFunc) {
 		fault("agent-token.agents", "name the API of each: https://node-1.example.com:8501", "no agent is named")
 	}
 	for i, u := range s.AgentToken.Agents {
-		if tip, problem := httpsapi.Problem(u, "https://node-1.example.com:8501", s.InsecureTLS); problem != "" {
+		if tip, problem := remote.Problem(u, "https://node-1.example.com:8501", s.InsecureTLS); problem != "" {
 			fault(fmt.Sprintf("agent-token.agents.%d", i), tip, "%s", problem)
 		} else if slices.Contains(s.AgentToken.Agents[:i], u) {
 			fault(fmt.Sprintf("agent-token.agents.%d", i), "name each once", "the same URL stands there twice")

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/keyturn/keyturn/internal/backend/consul"
+	"github.com/keyturn/keyturn/internal/backend/remote"
 	"github.com/keyturn/keyturn/internal/rotation"
 	"github.com/keyturn/keyturn/internal/rotation/rotationtest"
 	"github.com/keyturn/keyturn/internal/secret"
@@ -63,7 +64,7 @@ func (f *agentFixture) backend(change ...func(*consul.Settings)) *consul.AgentBa
 	for _, c := range change {
 		c(&s)
 	}
-	b, err := consul.NewAgent(s, consul.Options{Credential: f.name, CA: f.dc.CA(), Patience: 10 * time.Second, Timeout: 4 * time.Second, Getenv: func(string) string { return f.admin }})
+	b, err := consul.NewAgent(s, consul.Options{Credential: f.name, Options: remote.Options{CA: f.dc.CA(), Patience: 10 * time.Second, Timeout: 4 * time.Second, Getenv: func(string) string { return f.admin }}})
 	f.must(err)
 	return b
 }
@@ -211,7 +212,7 @@ func TestAgentSettings(t *testing.T) {
 	if _, err := consul.NewAgent(consul.Settings{Servers: s.(consul.Settings).Servers, Token: secret.Source{Env: "A"}}, consul.Options{}); rotation.ClassOf(err) != rotation.Invalid {
 		t.Errorf("settings of another token: %v, want them to be invalid", err)
 	}
-	refuses(t, map[string]badSection{
+	rotationtest.Refuses(t, consul.Section, canary, map[string][3]string{
 		"no agent":    {start + "agent-token: {}", "agent-token.agents", "no agent is named"},
 		"no URL":      {start + "agent-token: {agents: [" + canary + "]}", "agent-token.agents.0", "no URL that begins with https://"},
 		"no TLS":      {start + "agent-token: {agents: [\"http://" + canary + ":8500\"]}", "agent-token.agents.0", "the URL has no TLS"},

@@ -11,35 +11,20 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"log/slog"
-	"os"
 	"slices"
 	"time"
 
 	"github.com/hashicorp/consul/api"
 
-	"github.com/keyturn/keyturn/internal/backend/httpsapi"
+	"github.com/keyturn/keyturn/internal/backend/remote"
 	"github.com/keyturn/keyturn/internal/rotation"
 	"github.com/keyturn/keyturn/internal/secret"
 )
 
-// Options are what a [Backend] needs beside its settings. The zero Options work, but for
-// the credential's name.
+// Options are what a [Backend] needs beside its settings. The zero Options work.
 type Options struct {
-	Credential string                      // its name, for the description
-	Getenv     func(string) string         // where token from-env is read; default os.Getenv
-	Logger     *slog.Logger                // what people should know and no result says; default: nowhere
-	CA         []byte                      // the content of the file that the settings name as ca, PEM
-	Ready      func(context.Context) error // if it is not nil, it is called before connections are made
-
-	// Dial makes the connections; default: the network.
-	Dial httpsapi.Dial
-
-	// Patience is how long to wait for a server to hear of a change. Default: 30 s.
-	Patience time.Duration
-
-	// Timeout bounds one request to one server. Default: 8 s.
-	Timeout time.Duration
+	Credential string // its name, for the description
+	remote.Options
 }
 
 // A Backend rotates one ACL token of one Consul datacenter.
@@ -80,21 +65,10 @@ func (o Options) complete(s Settings) (Options, error) {
 	if err := s.check(); err != nil {
 		return o, rotation.Classify(rotation.Invalid, "", fmt.Errorf("consul: %w", err))
 	}
-	if _, err := httpsapi.TLS(o.CA, s.InsecureTLS); err != nil {
+	if _, err := remote.TLS(o.CA, s.InsecureTLS); err != nil {
 		return o, rotation.Classify(rotation.Invalid, "name a PEM file with the authority's certificate", fmt.Errorf("consul: ca %q: %w", s.CA, err))
 	}
-	if o.Getenv == nil {
-		o.Getenv = os.Getenv
-	}
-	if o.Logger == nil {
-		o.Logger = slog.New(slog.DiscardHandler)
-	}
-	if o.Patience == 0 {
-		o.Patience = 30 * time.Second
-	}
-	if o.Timeout == 0 {
-		o.Timeout = callTimeout
-	}
+	o.Options = o.Complete()
 	return o, nil
 }
 

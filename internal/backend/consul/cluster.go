@@ -15,13 +15,10 @@ import (
 
 	"github.com/hashicorp/consul/api"
 
-	"github.com/keyturn/keyturn/internal/backend/httpsapi"
+	"github.com/keyturn/keyturn/internal/backend/remote"
 	"github.com/keyturn/keyturn/internal/rotation"
 	"github.com/keyturn/keyturn/internal/secret"
 )
-
-// callTimeout bounds one request to one server, and the trial of one endpoint.
-const callTimeout = 8 * time.Second
 
 // A cluster is the servers of a datacenter, asked as the administrator.
 type cluster struct {
@@ -66,12 +63,12 @@ func (o Options) open(ctx context.Context, settings Settings) (*cluster, error) 
 }
 
 // newHTTP returns what makes the requests. Each has a connection of its own.
-func newHTTP(ca []byte, weaker []string, dial httpsapi.Dial) (*http.Client, error) {
-	config, err := httpsapi.TLS(ca, weaker)
+func newHTTP(ca []byte, weaker []string, dial remote.Dial) (*http.Client, error) {
+	config, err := remote.TLS(ca, weaker)
 	if err != nil {
 		return nil, err
 	}
-	web := httpsapi.Client(config, dial, callTimeout)
+	web := remote.Client(config, dial, remote.CallTimeout)
 	web.Transport.(*http.Transport).DisableKeepAlives = true
 	return web, nil
 }
@@ -113,18 +110,7 @@ func (s server) ask(ctx context.Context, method, path string, in, out any) error
 
 // anyServer asks one server after the other until one answers.
 func (c *cluster) anyServer(ctx context.Context, doing string, ask func(context.Context, *api.Client) error) error {
-	var errs []error
-	for _, s := range c.servers {
-		err := wrap(s.url, doing, c.once(ctx, s.api, ask))
-		if rotation.ClassOf(err) != rotation.Unknown {
-			return err
-		}
-		errs = append(errs, err)
-		if ctx.Err() != nil {
-			break
-		}
-	}
-	return errors.Join(errs...)
+	return remote.InTurn(ctx, c.servers, func(s server) error { return wrap(s.url, doing, c.once(ctx, s.api, ask)) })
 }
 
 // once asks with a time of its own.
@@ -222,5 +208,5 @@ func (c *cluster) known(ctx context.Context, v rotation.Version, want bool) erro
 
 // pause waits.
 func pause(ctx context.Context, d time.Duration) error {
-	return wrap("", "waiting", httpsapi.Pause(ctx, d))
+	return wrap("", "waiting", remote.Pause(ctx, d))
 }

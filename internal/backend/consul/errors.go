@@ -9,7 +9,7 @@ import (
 
 	"github.com/hashicorp/consul/api"
 
-	"github.com/keyturn/keyturn/internal/backend/httpsapi"
+	"github.com/keyturn/keyturn/internal/backend/remote"
 	"github.com/keyturn/keyturn/internal/rotation"
 )
 
@@ -60,7 +60,7 @@ func wrap(url, doing string, err error) error {
 	text, status := refusal(err)
 	switch {
 	case status == 0:
-		return rotation.Errorf(rotation.Unknown, "is it running, and can it be reached from here?", "%s%s: %s", at, doing, httpsapi.Cause(err))
+		return rotation.Errorf(rotation.Unknown, "is it running, and can it be reached from here?", "%s%s: %s", at, doing, remote.Cause(err))
 	case status == http.StatusForbidden && strings.Contains(text, textDenied):
 		return rotation.Errorf(rotation.Refused, `give the administrator's token a policy with acl = "write"`, "%s%s: %w", at, doing, err)
 	case status == http.StatusForbidden && strings.Contains(text, textUnknown):

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/keyturn/keyturn/internal/backend/consul"
+	"github.com/keyturn/keyturn/internal/backend/remote"
 	"github.com/keyturn/keyturn/internal/rotation"
 	"github.com/keyturn/keyturn/internal/secret"
 	"github.com/keyturn/keyturn/internal/testserver"
@@ -74,12 +75,12 @@ func (f *fixture) backend(change ...func(*consul.Settings)) *consul.Backend {
 	for _, c := range change {
 		c(&s)
 	}
-	b, err := consul.New(s, consul.Options{Credential: f.name, CA: f.dc.CA(), Patience: 10 * time.Second, Timeout: 4 * time.Second, Getenv: func(name string) string {
+	b, err := consul.New(s, consul.Options{Credential: f.name, Options: remote.Options{CA: f.dc.CA(), Patience: 10 * time.Second, Timeout: 4 * time.Second, Getenv: func(name string) string {
 		if name != tokenVariable {
 			return ""
 		}
 		return f.admin
-	}})
+	}}})
 	f.must(err)
 	return b
 }

@@ -13,7 +13,7 @@ import (
 	"strings"
 	"syscall"
 
-	"github.com/keyturn/keyturn/internal/backend/httpsapi"
+	"github.com/keyturn/keyturn/internal/backend/remote"
 	"github.com/keyturn/keyturn/internal/rotation"
 )
 
@@ -68,7 +68,7 @@ func tryKey(ctx context.Context, spec rotation.ProbeSpec, print string, m rotati
 
 // tryKeyAt asks one agent.
 func tryKeyAt(ctx context.Context, endpoint string, key []byte) rotation.EndpointResult {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	ctx, cancel := context.WithTimeout(ctx, remote.CallTimeout)
 	defer cancel()
 	r := rotation.EndpointResult{Answer: rotation.Inconclusive}
 	toAny, err := ping(ctx, endpoint, key, "")
@@ -86,7 +86,7 @@ func tryKeyAt(ctx context.Context, endpoint string, key []byte) rotation.Endpoin
 		}
 	}
 	if err != nil {
-		r.Reason = httpsapi.Cause(err)
+		r.Reason = remote.Cause(err)
 	}
 	return r
 }

@@ -25,7 +25,7 @@ func TestGossipSettings(t *testing.T) {
 	if _, err := consul.NewGossip(consul.Settings{Servers: s.(consul.Settings).Servers, Token: s.(consul.Settings).Token}, consul.Options{}); rotation.ClassOf(err) != rotation.Invalid {
 		t.Errorf("settings of a token: %v, want them to be invalid", err)
 	}
-	refuses(t, map[string]badSection{
+	rotationtest.Refuses(t, consul.Section, canary, map[string][3]string{
 		"no server":        {"token: {from-env: A}\ngossip-key: {}", "servers", "no server is named"},
 		"no place":         {start + "gossip-key: {probe: [\"" + canary + "\"]}", "gossip-key.probe.0", "names no host with a port"},
 		"no host":          {start + "gossip-key: {probe: [\":8301\"]}", "gossip-key.probe.0", "names no host with a port"},

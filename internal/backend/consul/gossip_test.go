@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/keyturn/keyturn/internal/backend/consul"
+	"github.com/keyturn/keyturn/internal/backend/remote"
 	"github.com/keyturn/keyturn/internal/rotation"
 	"github.com/keyturn/keyturn/internal/rotation/rotationtest"
 	"github.com/keyturn/keyturn/internal/secret"
@@ -35,7 +36,7 @@ func (g *gossiping) backend() *consul.Gossip { return g.within(12 * time.Second)
 func (g *gossiping) within(timeout time.Duration) *consul.Gossip {
 	g.t.Helper()
 	s := consul.Settings{Servers: g.dc.URLs(), Token: secret.Source{Env: tokenVariable}, CA: "ca.pem", GossipKey: &consul.GossipKey{Probe: g.dc.Serf()}}
-	b, err := consul.NewGossip(s, consul.Options{Credential: g.name, CA: g.dc.CA(), Patience: 20 * time.Second, Timeout: timeout, Getenv: func(string) string { return g.admin }})
+	b, err := consul.NewGossip(s, consul.Options{Credential: g.name, Options: remote.Options{CA: g.dc.CA(), Patience: 20 * time.Second, Timeout: timeout, Getenv: func(string) string { return g.admin }}})
 	g.must(err)
 	return b
 }

@@ -9,7 +9,7 @@ import (
 
 	"github.com/hashicorp/consul/api"
 
-	"github.com/keyturn/keyturn/internal/backend/httpsapi"
+	"github.com/keyturn/keyturn/internal/backend/remote"
 	"github.com/keyturn/keyturn/internal/rotation"
 	"github.com/keyturn/keyturn/internal/secret"
 )
@@ -75,7 +75,7 @@ func only(m rotation.Material, field string) (_ secret.Value, problem string) {
 
 // try asks one endpoint.
 func try(ctx context.Context, spec rotation.ProbeSpec, settings probeSettings, endpoint string, token secret.Value) rotation.EndpointResult {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	ctx, cancel := context.WithTimeout(ctx, remote.CallTimeout)
 	defer cancel()
 	r := rotation.EndpointResult{Answer: rotation.Inconclusive}
 	over, err := newHTTP(spec.CA, settings.InsecureTLS, nil)
@@ -122,5 +122,5 @@ func reasonOf(err error) string {
 	if e, ok := errors.AsType[api.StatusError](err); ok {
 		return "it answers " + http.StatusText(e.Code)
 	}
-	return httpsapi.Cause(err)
+	return remote.Cause(err)
 }

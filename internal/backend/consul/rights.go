@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"github.com/hashicorp/consul/api"
+
+	"github.com/keyturn/keyturn/internal/rotation"
 )
 
 // rights is what a token may do, each link in words, sorted: two tokens may do the same if
@@ -44,20 +46,7 @@ func rightsOf(t *api.ACLToken) rights {
 func sorted(texts []string) []string { return slices.Sorted(slices.Values(texts)) }
 
 // differ says what one may and the other may not, or "".
-func (r rights) differ(other rights) string {
-	var parts []string
-	for _, right := range r {
-		if !slices.Contains(other, right) {
-			parts = append(parts, "+ "+right)
-		}
-	}
-	for _, right := range other {
-		if !slices.Contains(r, right) {
-			parts = append(parts, "- "+right)
-		}
-	}
-	return strings.Join(parts, ", ")
-}
+func (r rights) differ(other rights) string { return rotation.Difference(r, other) }
 
 func (r rights) String() string {
 	if len(r) == 0 {

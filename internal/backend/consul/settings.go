@@ -9,7 +9,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/keyturn/keyturn/internal/backend/httpsapi"
+	"github.com/keyturn/keyturn/internal/backend/remote"
 	"github.com/keyturn/keyturn/internal/rotation"
 	"github.com/keyturn/keyturn/internal/secret"
 )
@@ -164,7 +164,7 @@ func (s Settings) check() error {
 	}
 	for key, urls := range map[string][]string{"servers": s.Servers, "probe": s.Probe} {
 		for i, u := range urls {
-			if tip, problem := httpsapi.Problem(u, "https://consul-1.example.com:8501", s.InsecureTLS); problem != "" {
+			if tip, problem := remote.Problem(u, "https://consul-1.example.com:8501", s.InsecureTLS); problem != "" {
 				fault(fmt.Sprintf("%s.%d", key, i), tip, "%s", problem)
 			} else if slices.Contains(urls[:i], u) {
 				fault(fmt.Sprintf("%s.%d", key, i), "name each once", "the same URL stands there twice")
@@ -189,8 +189,8 @@ func (s Settings) check() error {
 	s.checkLinks(fault)
 	s.checkOwn(fault)
 	for i, w := range s.InsecureTLS {
-		if !slices.Contains(httpsapi.Weakenings, w) {
-			fault(fmt.Sprintf("insecure-tls.%d", i), "known are "+strings.Join(httpsapi.Weakenings, ", "), "unknown weakening")
+		if !slices.Contains(remote.Weakenings, w) {
+			fault(fmt.Sprintf("insecure-tls.%d", i), "known are "+strings.Join(remote.Weakenings, ", "), "unknown weakening")
 		}
 	}
 	return errors.Join(faults...)

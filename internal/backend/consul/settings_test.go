@@ -1,11 +1,11 @@
 package consul_test
 
 import (
-	"errors"
 	"strings"
 	"testing"
 
 	"github.com/keyturn/keyturn/internal/backend/consul"
+	"github.com/keyturn/keyturn/internal/backend/remote"
 	"github.com/keyturn/keyturn/internal/rotation"
 	"github.com/keyturn/keyturn/internal/rotation/rotationtest"
 	"github.com/keyturn/keyturn/internal/secret"
@@ -14,33 +14,12 @@ import (
 // canary stands where somebody may have written a secret: no fault repeats it.
 const canary = "canary-3b9f"
 
-// A badSection is refused at a path, in these words.
-type badSection struct{ text, path, want string }
-
-func refuses(t *testing.T, sections map[string]badSection) {
-	t.Helper()
-	for name, c := range sections {
-		_, err := consul.Section(rotationtest.Decoder(c.text))
-		if err == nil || !strings.Contains(err.Error(), c.want) {
-			t.Errorf("%s: %v, want %q", name, err, c.want)
-			continue
-		}
-		if strings.Contains(err.Error(), canary) {
-			t.Errorf("%s: the fault repeats what was written: %v", name, err)
-		}
-		fault, ok := errors.AsType[*rotation.Fault](err)
-		if c.path != "" && (!ok || fault.Path != c.path || fault.Tip == "") {
-			t.Errorf("%s: %+v, want a fault at %s with a tip", name, fault, c.path)
-		}
-	}
-}
-
 func TestSettings(t *testing.T) {
 	const good = "servers: [\"https://consul-1.example.com:8501\"]\ntoken: {from-env: KEYTURN_CONSUL_TOKEN}\n"
 	if _, err := consul.Section(rotationtest.Decoder(good)); err != nil {
 		t.Fatalf("%v", err)
 	}
-	refuses(t, map[string]badSection{
+	rotationtest.Refuses(t, consul.Section, canary, map[string][3]string{
 		"no server":          {"token: {from-env: A}", "servers", "no server is named"},
 		"no URL":             {"servers: [" + canary + "]\ntoken: {from-env: A}", "servers.0", "no URL that begins with https://"},
 		"no TLS":             {"servers: [\"http://" + canary + ":8500\"]\ntoken: {from-env: A}", "servers.0", "the URL has no TLS"},
@@ -68,13 +47,13 @@ func TestSettings(t *testing.T) {
 
 func TestNew(t *testing.T) {
 	s := consul.Settings{Servers: []string{"https://127.0.0.1:1"}, Token: secret.Source{Env: "A"}, CA: "ca.pem"}
-	if _, err := consul.New(s, consul.Options{CA: []byte("no certificate")}); rotation.ClassOf(err) != rotation.Invalid {
+	if _, err := consul.New(s, consul.Options{Options: remote.Options{CA: []byte("no certificate")}}); rotation.ClassOf(err) != rotation.Invalid {
 		t.Errorf("an authority that is none: %v, want it to be invalid", err)
 	}
 	if _, err := consul.New(consul.Settings{}, consul.Options{}); rotation.ClassOf(err) != rotation.Invalid {
 		t.Errorf("settings without anything: %v, want them to be invalid", err)
 	}
-	b, err := consul.New(s, consul.Options{CA: nil, Getenv: func(string) string { return "" }})
+	b, err := consul.New(s, consul.Options{Options: remote.Options{Getenv: func(string) string { return "" }}})
 	if err != nil {
 		t.Fatal(err)
 	}

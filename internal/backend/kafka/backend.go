@@ -11,35 +11,19 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
-	"net"
-	"os"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/keyturn/keyturn/internal/backend/remote"
 	"github.com/keyturn/keyturn/internal/rotation"
 	"github.com/keyturn/keyturn/internal/secret"
 )
 
 // Options are what a [Backend] needs beside its settings. The zero Options work.
 type Options struct {
-	Getenv func(string) string         // where admin-password from-env is read; default os.Getenv
-	Logger *slog.Logger                // what people should know and no result says; default: nowhere
-	CA     []byte                      // the content of the file that the settings name as ca, PEM
-	Ready  func(context.Context) error // if it is not nil, it is called before connections are made
-
-	// Dial makes the connections; default: the network.
-	Dial func(ctx context.Context, network, address string) (net.Conn, error)
-
-	// Emergency lets Identify take the principal that is kept for emergencies.
-	Emergency bool
-
-	// Patience is how long to wait for a broker to hear of a change. Default: 30 s.
-	Patience time.Duration
-
-	// Timeout bounds one request to one broker. Default: 8 s.
-	Timeout time.Duration
+	Emergency bool // Identify may take the principal that is kept for emergencies
+	remote.Options
 }
 
 // A Backend rotates one credential of one Kafka cluster.
@@ -65,21 +49,10 @@ func New(s Settings, o Options) (*Backend, error) {
 	if err := s.check(); err != nil {
 		return nil, rotation.Classify(rotation.Invalid, "", fmt.Errorf("kafka: %w", err))
 	}
-	if _, err := tlsConfig(o.CA, s.InsecureTLS); err != nil {
+	if _, err := remote.TLS(o.CA, s.InsecureTLS); err != nil {
 		return nil, rotation.Classify(rotation.Invalid, "name a PEM file with the authority's certificate", fmt.Errorf("kafka: ca %q: %w", s.CA, err))
 	}
-	if o.Getenv == nil {
-		o.Getenv = os.Getenv
-	}
-	if o.Logger == nil {
-		o.Logger = slog.New(slog.DiscardHandler)
-	}
-	if o.Patience == 0 {
-		o.Patience = 30 * time.Second
-	}
-	if o.Timeout == 0 {
-		o.Timeout = callTimeout
-	}
+	o.Options = o.Complete()
 	return &Backend{settings: s.withDefaults(), options: o}, nil
 }
 
@@ -275,9 +248,6 @@ func (b *Backend) make(ctx context.Context, c *cluster, v rotation.Version, valu
 		return has.differ(want) == "", err
 	})
 	if err != nil {
-		return err
-	}
-	if err := rotation.CheckLease(ctx); err != nil {
 		return err
 	}
 	return c.set(ctx, v.Identity, b.mechanism(), int32(aliveMark+v.Number), value)

@@ -3,7 +3,6 @@ package kafka
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -15,12 +14,10 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 	"github.com/twmb/franz-go/pkg/sasl/scram"
 
+	"github.com/keyturn/keyturn/internal/backend/remote"
 	"github.com/keyturn/keyturn/internal/rotation"
 	"github.com/keyturn/keyturn/internal/secret"
 )
-
-// callTimeout bounds one request to one broker, and the trial of one endpoint.
-const callTimeout = 8 * time.Second
 
 // A line is how brokers are reached, and as whom.
 type line struct {
@@ -28,7 +25,7 @@ type line struct {
 	password        secret.Value
 	ca              []byte
 	weaker          []string
-	dial            func(ctx context.Context, network, address string) (net.Conn, error) // nil: the network
+	dial            remote.Dial // nil: the network
 }
 
 // connect returns a client of one broker. It does no I/O.
@@ -37,8 +34,8 @@ func (l line) connect(address string) (*client, error) {
 	if dial == nil {
 		dial = (&net.Dialer{}).DialContext
 	}
-	if !slices.Contains(l.weaker, plaintext) {
-		config, err := tlsConfig(l.ca, l.weaker)
+	if !slices.Contains(l.weaker, remote.Plaintext) {
+		config, err := remote.TLS(l.ca, l.weaker)
 		if err != nil {
 			return nil, err
 		}
@@ -54,7 +51,7 @@ func (l line) connect(address string) (*client, error) {
 	return &client{address: address, mechanism: mechanism, dial: dial}, nil
 }
 
-func withTLS(dial func(context.Context, string, string) (net.Conn, error), config *tls.Config) func(context.Context, string, string) (net.Conn, error) {
+func withTLS(dial remote.Dial, config *tls.Config) remote.Dial {
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
 		raw, err := dial(ctx, network, address)
 		if err != nil {
@@ -71,20 +68,6 @@ func withTLS(dial func(context.Context, string, string) (net.Conn, error), confi
 		}
 		return conn, nil
 	}
-}
-
-func tlsConfig(ca []byte, weaker []string) (*tls.Config, error) {
-	config := &tls.Config{MinVersion: tls.VersionTLS13}
-	if slices.Contains(weaker, weakerTLS) {
-		config.MinVersion = tls.VersionTLS12
-	}
-	if len(ca) > 0 {
-		config.RootCAs = x509.NewCertPool()
-		if !config.RootCAs.AppendCertsFromPEM(ca) {
-			return nil, errors.New("there is no certificate in it")
-		}
-	}
-	return config, nil
 }
 
 // A cluster is its brokers, asked as the administrator.
@@ -138,35 +121,24 @@ func (c *cluster) close() {
 }
 
 // ask asks one broker, within a time of its own.
-func ask[R kmsg.Response](ctx context.Context, b broker, request kmsg.Request) (answer R, err error) {
+func ask[R kmsg.Response](ctx context.Context, b broker, request kmsg.Request) (R, error) {
 	ctx, cancel := context.WithTimeout(ctx, b.timeout)
 	defer cancel()
-	resp, err := b.client.request(ctx, request)
-	if err != nil {
-		return answer, err
-	}
-	answer, ok := resp.(R)
-	if !ok {
-		return answer, fmt.Errorf("the answer is a %T", resp)
-	}
-	return answer, nil
+	return typed[R](b.client.request(ctx, request))
 }
 
 // any asks one broker after the other until one answers. What is asked may have been done by
 // one that did not: it must do no harm when it is done again.
 func (c *cluster) any(ctx context.Context, doing string, try func(context.Context, broker) error) error {
-	var errs []error
-	for _, b := range c.brokers {
-		err := wrap(b.address, doing, try(ctx, b))
-		if rotation.ClassOf(err) != rotation.Unknown {
-			return err
-		}
-		errs = append(errs, err)
-		if ctx.Err() != nil {
-			break
-		}
+	return remote.InTurn(ctx, c.brokers, func(b broker) error { return wrap(b.address, doing, try(ctx, b)) })
+}
+
+// change has one broker change something, while the lease is ours.
+func (c *cluster) change(ctx context.Context, doing string, try func(context.Context, broker) error) error {
+	if err := rotation.CheckLease(ctx); err != nil {
+		return err
 	}
-	return errors.Join(errs...)
+	return c.any(ctx, doing, try)
 }
 
 // every asks all brokers at once, and returns what each answered, and the errors of those that
@@ -204,10 +176,8 @@ func (c *cluster) until(ctx context.Context, doing, late string, try func(contex
 			return rotation.Errorf(rotation.Unknown, "does it follow the controller? see: kafka-metadata-quorum.sh",
 				"kafka: %s: %s: %s after %s", c.brokers[i].address, doing, late, c.patience)
 		}
-		select {
-		case <-ctx.Done():
-			return wrap("", doing, context.Cause(ctx))
-		case <-time.After(50 * time.Millisecond):
+		if err := remote.Pause(ctx, 50*time.Millisecond); err != nil {
+			return wrap("", doing, err)
 		}
 	}
 }

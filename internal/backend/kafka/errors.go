@@ -1,12 +1,12 @@
 package kafka
 
 import (
-	"context"
 	"errors"
 	"fmt"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 
+	"github.com/keyturn/keyturn/internal/backend/remote"
 	"github.com/keyturn/keyturn/internal/rotation"
 )
 
@@ -31,6 +31,16 @@ func refusalOf(code int16, message *string) error {
 	return &refusal{kind, *message}
 }
 
+// refusalIn returns the first that results say.
+func refusalIn[R any](results []R, of func(R) (code int16, message *string)) error {
+	for _, r := range results {
+		if err := refusalOf(of(r)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // wrap returns an error of a broker with what was being done, a class and a hint. What a broker
 // refused was not done; without an answer, or with one of a cluster that has no controller or
 // too much to do, nothing is known.
@@ -47,7 +57,7 @@ func wrap(address, doing string, err error) error {
 	case rotation.ClassOf(err) == rotation.Refused:
 		return err // an error of ours
 	case !answered:
-		return rotation.Errorf(rotation.Unknown, "is it running, and can it be reached from here?", "%s%s: %s", at, doing, transportText(err))
+		return rotation.Errorf(rotation.Unknown, "is it running, and can it be reached from here?", "%s%s: %s", at, doing, remote.Cause(err))
 	case errors.Is(err, kerr.SaslAuthenticationFailed):
 		return rotation.Errorf(rotation.Refused, "is it the password of that user, for that mechanism?", "%s%s: the broker refuses the login: %w", at, doing, err)
 	case errors.Is(err, kerr.UnsupportedSaslMechanism):
@@ -60,20 +70,6 @@ func wrap(address, doing string, err error) error {
 		return rotation.Errorf(rotation.Unknown, "has the cluster a controller? see: kafka-metadata-quorum.sh", "%s%s: %w", at, doing, err)
 	}
 	return rotation.Errorf(rotation.Failed, "", "%s%s: %w", at, doing, err)
-}
-
-// transportText says in words of ours what broke.
-func transportText(err error) string {
-	switch {
-	case errors.Is(err, context.DeadlineExceeded):
-		return "no answer in time"
-	case errors.Is(err, context.Canceled):
-		return "stopped"
-	}
-	for unwrapped := err; unwrapped != nil; unwrapped = errors.Unwrap(unwrapped) {
-		err = unwrapped
-	}
-	return fmt.Sprint(err)
 }
 
 // refused is an error of ours.

@@ -10,6 +10,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/keyturn/keyturn/internal/backend/kafka"
+	"github.com/keyturn/keyturn/internal/backend/remote"
 	"github.com/keyturn/keyturn/internal/rotation"
 	"github.com/keyturn/keyturn/internal/secret"
 	"github.com/keyturn/keyturn/internal/testserver"
@@ -79,12 +80,12 @@ func (f *fixture) backend(change ...func(*kafka.Settings)) *kafka.Backend {
 	for _, c := range change {
 		c(&s)
 	}
-	b, err := kafka.New(s, kafka.Options{CA: f.k.CA(), Patience: 20 * time.Second, Timeout: 2 * time.Second, Getenv: func(name string) string {
+	b, err := kafka.New(s, kafka.Options{Options: remote.Options{CA: f.k.CA(), Patience: 20 * time.Second, Timeout: 2 * time.Second, Getenv: func(name string) string {
 		if name != passwordVariable {
 			return ""
 		}
 		return f.password
-	}})
+	}}})
 	f.must(err)
 	return b
 }

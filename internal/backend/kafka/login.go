@@ -10,6 +10,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/keyturn/keyturn/internal/backend/remote"
 	"github.com/keyturn/keyturn/internal/rotation"
 	"github.com/keyturn/keyturn/internal/secret"
 )
@@ -98,14 +99,14 @@ func try(ctx context.Context, l line, endpoint string, topics []string) rotation
 		topic.Topic = kmsg.StringPtr(name)
 		request.Topics = append(request.Topics, topic)
 	}
-	at := broker{endpoint, client, callTimeout}
+	at := broker{endpoint, client, remote.CallTimeout}
 	resp, err := ask[*kmsg.MetadataResponse](ctx, at, request)
 	var may int32
 	if err == nil {
 		may, err = mayOn(ctx, at)
 	}
 	if err != nil {
-		r.Reason = transportText(err)
+		r.Reason = remote.Cause(err)
 		if kind, ok := errors.AsType[*kerr.Error](err); ok {
 			r.Code, r.Reason = kind.Message, kind.Description
 		}

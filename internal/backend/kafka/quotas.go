@@ -8,8 +8,6 @@ import (
 	"strings"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
-
-	"github.com/keyturn/keyturn/internal/rotation"
 )
 
 // What a quota of a user is for: all its clients, every one that has none of its own, or one.
@@ -57,12 +55,9 @@ func quotasOf(ctx context.Context, b broker, principal string) (map[string]map[s
 
 // setQuotas gives a principal the quotas that are wanted, and takes from it those it has beside.
 func (c *cluster) setQuotas(ctx context.Context, principal string, want, has map[string]map[string]float64) error {
-	if err := rotation.CheckLease(ctx); err != nil {
-		return err
-	}
 	all := maps.Clone(want)
 	maps.Copy(all, has)
-	return c.any(ctx, fmt.Sprintf("setting the quotas of %q", principal), func(ctx context.Context, b broker) error {
+	return c.change(ctx, fmt.Sprintf("setting the quotas of %q", principal), func(ctx context.Context, b broker) error {
 		request := kmsg.NewPtrAlterClientQuotasRequest()
 		for _, of := range slices.Sorted(maps.Keys(all)) {
 			entry := kmsg.AlterClientQuotasRequestEntry{Entity: []kmsg.AlterClientQuotasRequestEntryEntity{{Type: entityUser, Name: &principal}}}
@@ -85,11 +80,6 @@ func (c *cluster) setQuotas(ctx context.Context, principal string, want, has map
 		if err != nil {
 			return err
 		}
-		for _, e := range resp.Entries {
-			if err := refusalOf(e.ErrorCode, e.ErrorMessage); err != nil {
-				return err
-			}
-		}
-		return nil
+		return refusalIn(resp.Entries, func(e kmsg.AlterClientQuotasResponseEntry) (int16, *string) { return e.ErrorCode, e.ErrorMessage })
 	})
 }

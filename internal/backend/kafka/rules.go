@@ -6,7 +6,6 @@ import (
 	"maps"
 	"slices"
 	"strconv"
-	"strings"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -72,21 +71,7 @@ func (r rights) own() rights {
 func (r rights) empty() bool { return len(r.rules)+len(r.quotas) == 0 }
 
 // differ says what one has and the other has not, or "".
-func (r rights) differ(other rights) string {
-	mine, others := r.lines(), other.lines()
-	var parts []string
-	for _, text := range mine {
-		if !slices.Contains(others, text) {
-			parts = append(parts, "+ "+text)
-		}
-	}
-	for _, text := range others {
-		if !slices.Contains(mine, text) {
-			parts = append(parts, "- "+text)
-		}
-	}
-	return strings.Join(parts, ", ")
-}
+func (r rights) differ(other rights) string { return rotation.Difference(r.lines(), other.lines()) }
 
 func (r rights) lines() (out []string) {
 	for _, x := range r.rules {
@@ -146,10 +131,7 @@ func (c *cluster) add(ctx context.Context, principal string, rules []rule) error
 	if len(rules) == 0 {
 		return nil
 	}
-	if err := rotation.CheckLease(ctx); err != nil {
-		return err
-	}
-	return c.any(ctx, fmt.Sprintf("making ACLs of %q", principal), func(ctx context.Context, b broker) error {
+	return c.change(ctx, fmt.Sprintf("making ACLs of %q", principal), func(ctx context.Context, b broker) error {
 		request := kmsg.NewPtrCreateACLsRequest()
 		for _, r := range rules {
 			request.Creations = append(request.Creations, kmsg.CreateACLsRequestCreation{ResourceType: r.kind, ResourceName: r.name, ResourcePatternType: r.pattern,
@@ -159,12 +141,7 @@ func (c *cluster) add(ctx context.Context, principal string, rules []rule) error
 		if err != nil {
 			return err
 		}
-		for _, r := range resp.Results {
-			if err := refusalOf(r.ErrorCode, r.ErrorMessage); err != nil {
-				return err
-			}
-		}
-		return nil
+		return refusalIn(resp.Results, func(r kmsg.CreateACLsResponseResult) (int16, *string) { return r.ErrorCode, r.ErrorMessage })
 	})
 }
 
@@ -173,10 +150,7 @@ func (c *cluster) remove(ctx context.Context, principal string, rules []rule) er
 	if len(rules) == 0 {
 		return nil
 	}
-	if err := rotation.CheckLease(ctx); err != nil {
-		return err
-	}
-	return c.any(ctx, fmt.Sprintf("removing ACLs of %q", principal), func(ctx context.Context, b broker) error {
+	return c.change(ctx, fmt.Sprintf("removing ACLs of %q", principal), func(ctx context.Context, b broker) error {
 		request := kmsg.NewPtrDeleteACLsRequest()
 		for _, r := range rules {
 			request.Filters = append(request.Filters, kmsg.DeleteACLsRequestFilter{ResourceType: r.kind, ResourceName: kmsg.StringPtr(r.name), ResourcePatternType: r.pattern,
@@ -186,12 +160,7 @@ func (c *cluster) remove(ctx context.Context, principal string, rules []rule) er
 		if err != nil {
 			return err
 		}
-		for _, r := range resp.Results {
-			if err := refusalOf(r.ErrorCode, r.ErrorMessage); err != nil {
-				return err
-			}
-		}
-		return nil
+		return refusalIn(resp.Results, func(r kmsg.DeleteACLsResponseResult) (int16, *string) { return r.ErrorCode, r.ErrorMessage })
 	})
 }
 

@@ -151,19 +151,16 @@ func (c *cluster) set(ctx context.Context, principal string, mechanism int8, ite
 		return fmt.Errorf("kafka: salting a value: %w", err)
 	}
 	defer clear(salted)
-	return c.any(ctx, fmt.Sprintf("giving %q a value of %s", principal, nameOf(mechanism)), func(ctx context.Context, b broker) error {
+	return c.change(ctx, fmt.Sprintf("giving %q a value of %s", principal, nameOf(mechanism)), func(ctx context.Context, b broker) error {
 		request := kmsg.NewPtrAlterUserSCRAMCredentialsRequest()
 		request.Upsertions = []kmsg.AlterUserSCRAMCredentialsRequestUpsertion{{Name: principal, Mechanism: mechanism, Iterations: iterations, Salt: salt, SaltedPassword: salted}}
 		resp, err := ask[*kmsg.AlterUserSCRAMCredentialsResponse](ctx, b, request)
 		if err != nil {
 			return err
 		}
-		for _, r := range resp.Results {
-			if err := refusalOf(r.ErrorCode, r.ErrorMessage); err != nil {
-				return err
-			}
-		}
-		return nil
+		return refusalIn(resp.Results, func(r kmsg.AlterUserSCRAMCredentialsResponseResult) (int16, *string) {
+			return r.ErrorCode, r.ErrorMessage
+		})
 	})
 }
 

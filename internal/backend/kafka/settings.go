@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/keyturn/keyturn/internal/backend/remote"
 	"github.com/keyturn/keyturn/internal/rotation"
 	"github.com/keyturn/keyturn/internal/secret"
 )
@@ -95,13 +96,6 @@ func (s Settings) DerivedFields() []string { return s.PublicFields() }
 // valid, unless the configuration says otherwise.
 func (Settings) Pace() (every, overlap time.Duration) { return 90 * 24 * time.Hour, 24 * time.Hour }
 
-const (
-	weakerTLS = "tls-1.2"
-	plaintext = "plaintext"
-)
-
-var weakenings = []string{weakerTLS, plaintext}
-
 func (s Settings) withDefaults() Settings {
 	if s.Mechanism == "" {
 		s.Mechanism = sha512Name
@@ -180,8 +174,8 @@ func (s Settings) check() error {
 		}
 	}
 	for i, w := range s.InsecureTLS {
-		if !slices.Contains(weakenings, w) {
-			fault(fmt.Sprintf("insecure-tls.%d", i), "known are "+strings.Join(weakenings, ", "), "unknown weakening")
+		if !slices.Contains(remote.Weakenings, w) {
+			fault(fmt.Sprintf("insecure-tls.%d", i), "known are "+strings.Join(remote.Weakenings, ", "), "unknown weakening")
 		}
 	}
 	return errors.Join(faults...)

@@ -1,11 +1,11 @@
 package kafka_test
 
 import (
-	"errors"
 	"strings"
 	"testing"
 
 	"github.com/keyturn/keyturn/internal/backend/kafka"
+	"github.com/keyturn/keyturn/internal/backend/remote"
 	"github.com/keyturn/keyturn/internal/rotation"
 	"github.com/keyturn/keyturn/internal/rotation/rotationtest"
 	"github.com/keyturn/keyturn/internal/secret"
@@ -26,7 +26,7 @@ func TestSettings(t *testing.T) {
 		}
 		return strings.Join(lines, "")
 	}
-	for name, c := range map[string]struct{ text, path, want string }{
+	rotationtest.Refuses(t, kafka.Section, canary, map[string][3]string{
 		"no broker":            {without("brokers"), "brokers", "no broker is named"},
 		"no port":              {without("brokers") + "brokers: [" + canary + "]", "brokers.0", "no host:port"},
 		"a URL":                {without("brokers") + "brokers: [\"kafka://u:" + canary + "@kafka:9093\"]", "brokers.0", "no host:port"},
@@ -48,31 +48,18 @@ func TestSettings(t *testing.T) {
 		"topic":                {good + "topics: [\"a b\"]", "topics.0", "cannot be the name of a topic"},
 		"weakening":            {good + "insecure-tls: [no-verify]", "insecure-tls.0", "unknown weakening"},
 		"unknown key":          {good + "principles: [a]", "", "principles"},
-	} {
-		_, err := kafka.Section(rotationtest.Decoder(c.text))
-		if err == nil || !strings.Contains(err.Error(), c.want) {
-			t.Errorf("%s: %v, want %q", name, err, c.want)
-			continue
-		}
-		if strings.Contains(err.Error(), canary) {
-			t.Errorf("%s: the fault repeats what was written: %v", name, err)
-		}
-		fault, ok := errors.AsType[*rotation.Fault](err)
-		if c.path != "" && (!ok || fault.Path != c.path || fault.Tip == "") {
-			t.Errorf("%s: %+v, want a fault at %s with a tip", name, fault, c.path)
-		}
-	}
+	})
 }
 
 func TestNew(t *testing.T) {
 	s := kafka.Settings{Brokers: []string{"127.0.0.1:1"}, Admin: "keyturn", AdminPassword: secret.Source{Env: "A"}, CA: "ca.pem", Principals: []string{"a", "b"}}
-	if _, err := kafka.New(s, kafka.Options{CA: []byte("no certificate")}); rotation.ClassOf(err) != rotation.Invalid {
+	if _, err := kafka.New(s, kafka.Options{Options: remote.Options{CA: []byte("no certificate")}}); rotation.ClassOf(err) != rotation.Invalid {
 		t.Errorf("an authority that is none: %v, want it to be invalid", err)
 	}
 	if _, err := kafka.New(kafka.Settings{}, kafka.Options{}); rotation.ClassOf(err) != rotation.Invalid {
 		t.Errorf("settings without anything: %v, want them to be invalid", err)
 	}
-	b, err := kafka.New(s, kafka.Options{Getenv: func(string) string { return "" }})
+	b, err := kafka.New(s, kafka.Options{Options: remote.Options{Getenv: func(string) string { return "" }}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,6 +12,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kbin"
 	"github.com/twmb/franz-go/pkg/kmsg"
 	"github.com/twmb/franz-go/pkg/sasl"
+
+	"github.com/keyturn/keyturn/internal/backend/remote"
 )
 
 // A client speaks Kafka's protocol to one broker, on one connection, one request after the
@@ -20,7 +22,7 @@ import (
 type client struct {
 	address   string
 	mechanism sasl.Mechanism
-	dial      func(ctx context.Context, network, address string) (net.Conn, error)
+	dial      remote.Dial
 
 	conn     net.Conn        // nil: none is open
 	until    time.Time       // when the broker ends it, zero for never
@@ -115,8 +117,12 @@ func (c *client) login(ctx context.Context) error {
 	return nil
 }
 
-func exchange[R kmsg.Response](ctx context.Context, c *client, request kmsg.Request) (answer R, err error) {
-	resp, err := c.roundTrip(ctx, request)
+func exchange[R kmsg.Response](ctx context.Context, c *client, request kmsg.Request) (R, error) {
+	return typed[R](c.roundTrip(ctx, request))
+}
+
+// typed is an answer as what it must be.
+func typed[R kmsg.Response](resp kmsg.Response, err error) (answer R, _ error) {
 	if err != nil {
 		return answer, err
 	}

@@ -1,7 +1,7 @@
-// Package httpsapi is what backends share that speak to the HTTP API of a server of the
-// team's own: which URLs they take, how connections are verified, and what is said of one
-// that broke.
-package httpsapi
+// Package remote is what backends share that speak to servers of the team's own: what they
+// need for it, how connections are verified, which URLs of an HTTP API they take, and what is
+// said of a connection that broke.
+package remote
 
 import (
 	"context"
@@ -35,13 +35,21 @@ func TLS(ca []byte, weaker []string) (*tls.Config, error) {
 	if slices.Contains(weaker, WeakerTLS) {
 		config.MinVersion = tls.VersionTLS12
 	}
-	if len(ca) > 0 {
-		config.RootCAs = x509.NewCertPool()
-		if !config.RootCAs.AppendCertsFromPEM(ca) {
-			return nil, errors.New("there is no certificate in it")
-		}
+	var err error
+	config.RootCAs, err = Pool(ca)
+	return config, err
+}
+
+// Pool returns the authorities of a file (PEM); nil, which are the system's, for none.
+func Pool(ca []byte) (*x509.CertPool, error) {
+	if len(ca) == 0 {
+		return nil, nil
 	}
-	return config, nil
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(ca) {
+		return nil, errors.New("there is no certificate in it")
+	}
+	return pool, nil
 }
 
 // ErrRedirected is that a server sends elsewhere.

@@ -1,4 +1,4 @@
-package httpsapi_test
+package remote_test
 
 import (
 	"context"
@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/keyturn/keyturn/internal/backend/httpsapi"
+	"github.com/keyturn/keyturn/internal/backend/remote"
 )
 
 func TestProblem(t *testing.T) {
@@ -22,7 +22,7 @@ func TestProblem(t *testing.T) {
 	}{
 		"https://h:8200":               {nil, ""},
 		"http://h:8200":                {nil, "has no TLS"},
-		"http://h":                     {[]string{httpsapi.Plaintext}, ""},
+		"http://h":                     {[]string{remote.Plaintext}, ""},
 		"canary":                       {nil, "no URL that begins with https://"},
 		"ftp://canary":                 {nil, "no URL that begins with https://"},
 		"https://":                     {nil, "no URL that begins with https://"},
@@ -32,7 +32,7 @@ func TestProblem(t *testing.T) {
 		"https://h/#canary":            {nil, "a user, a query or a fragment"},
 		"https://consul.example.com/x": {nil, ""},
 	} {
-		tip, problem := httpsapi.Problem(text, example, c.weaker)
+		tip, problem := remote.Problem(text, example, c.weaker)
 		if (problem == "") != (c.want == "") || !strings.Contains(problem, c.want) || problem != "" && tip == "" || strings.Contains(tip+problem, "canary") {
 			t.Errorf("Problem(%q) = %q, %q, want %q with a tip", text, tip, problem, c.want)
 		}
@@ -46,27 +46,27 @@ func TestNobodyElsewhere(t *testing.T) {
 	defer elsewhere.Close()
 	here := httptest.NewServer(http.RedirectHandler(elsewhere.URL, http.StatusTemporaryRedirect))
 	defer here.Close()
-	config, err := httpsapi.TLS(nil, nil)
+	config, err := remote.TLS(nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	client := httpsapi.Client(config, nil, time.Second)
+	client := remote.Client(config, nil, time.Second)
 	defer client.CloseIdleConnections()
 	resp, err := client.Get(here.URL)
 	if err == nil {
 		resp.Body.Close()
 	}
-	if err == nil || asked || httpsapi.Cause(err) != "the server answers with a redirection" {
+	if err == nil || asked || remote.Cause(err) != "the server answers with a redirection" {
 		t.Errorf("Get = %v, asked elsewhere %v, want an error and nobody asked", err, asked)
 	}
 }
 
 func TestTLS(t *testing.T) {
-	if _, err := httpsapi.TLS([]byte("nothing"), nil); err == nil {
+	if _, err := remote.TLS([]byte("nothing"), nil); err == nil {
 		t.Error("an authority without a certificate is taken")
 	}
-	strict, err1 := httpsapi.TLS(nil, nil)
-	weaker, err2 := httpsapi.TLS(nil, []string{httpsapi.WeakerTLS})
+	strict, err1 := remote.TLS(nil, nil)
+	weaker, err2 := remote.TLS(nil, []string{remote.WeakerTLS})
 	if err1 != nil || err2 != nil || strict.MinVersion <= weaker.MinVersion || weaker.MinVersion == 0 {
 		t.Errorf("TLS from %x and, weakened, from %x, want 1.3 and 1.2", strict.MinVersion, weaker.MinVersion)
 	}
@@ -78,7 +78,7 @@ func TestCause(t *testing.T) {
 		"stopped":           &url.Error{Op: "Get", URL: "https://h/canary", Err: context.Canceled},
 		"broken":            &url.Error{Op: "Get", URL: "https://h/canary", Err: errors.New("broken")},
 	} {
-		if got := httpsapi.Cause(err); got != want {
+		if got := remote.Cause(err); got != want {
 			t.Errorf("Cause(%v) = %q, want %q", err, got, want)
 		}
 	}

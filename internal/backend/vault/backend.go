@@ -9,37 +9,24 @@
 package vault
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"maps"
-	"os"
 	"slices"
 	"time"
 
-	"github.com/keyturn/keyturn/internal/backend/httpsapi"
+	"github.com/keyturn/keyturn/internal/backend/remote"
 	"github.com/keyturn/keyturn/internal/rotation"
 	"github.com/keyturn/keyturn/internal/secret"
 )
 
-// Options are what a [Backend] needs beside its settings. The zero Options work, but for
-// the credential's name.
+// Options are what a [Backend] needs beside its settings. The zero Options work. Patience is how
+// long tokens of a dead secret-id may turn up.
 type Options struct {
-	Credential string                      // its name, for the title
-	Getenv     func(string) string         // where token from-env is read; default os.Getenv
-	Logger     *slog.Logger                // what people should know and no result says; default: nowhere
-	CA         []byte                      // the content of the file that the settings name as ca, PEM
-	Ready      func(context.Context) error // if it is not nil, it is called before connections are made
-
-	// Dial makes the connections; default: the network.
-	Dial httpsapi.Dial
-
-	// Patience is how long tokens of a dead secret-id may turn up. Default: 30 s.
-	Patience time.Duration
-
-	// Timeout bounds one request to one server. Default: 8 s.
-	Timeout time.Duration
+	Credential string // its name, for the title
+	remote.Options
 
 	// Ripe is how long a token must have been there before it is looked up. Default: 2 s.
 	Ripe time.Duration
@@ -71,24 +58,11 @@ func New(s Settings, o Options) (*Backend, error) {
 	if err := s.check(); err != nil {
 		return nil, rotation.Classify(rotation.Invalid, "", fmt.Errorf("vault: %w", err))
 	}
-	if _, err := httpsapi.TLS(o.CA, s.InsecureTLS); err != nil {
+	if _, err := remote.TLS(o.CA, s.InsecureTLS); err != nil {
 		return nil, rotation.Classify(rotation.Invalid, "name a PEM file with the authority's certificate", fmt.Errorf("vault: ca %q: %w", s.CA, err))
 	}
-	if o.Getenv == nil {
-		o.Getenv = os.Getenv
-	}
-	if o.Logger == nil {
-		o.Logger = slog.New(slog.DiscardHandler)
-	}
-	if o.Patience == 0 {
-		o.Patience = 30 * time.Second
-	}
-	if o.Timeout == 0 {
-		o.Timeout = callTimeout
-	}
-	if o.Ripe == 0 {
-		o.Ripe = ripe
-	}
+	o.Options = o.Complete()
+	o.Ripe = cmp.Or(o.Ripe, ripe)
 	return &Backend{settings: s, role: *s.AppRole, options: o}, nil
 }
 
@@ -333,7 +307,7 @@ func (b *Backend) Compare(ctx context.Context, next, current rotation.Version) e
 		}
 		found[i] = *s
 	}
-	if text := differ(found[0].traits(), b.role.next(found[1], next.Identity).traits()); text != "" {
+	if text := rotation.Difference(found[0].traits(), b.role.next(found[1], next.Identity).traits()); text != "" {
 		return rotation.Errorf(rotation.Failed, "write what the next one is to have: metadata:, cidr-list:, token-bound-cidrs:, secret-id-ttl:",
 			"vault: the secret-id of version %d is not like that of version %d: %s", next.Number, current.Number, text)
 	}

@@ -11,13 +11,10 @@ import (
 
 	"github.com/hashicorp/vault/api"
 
-	"github.com/keyturn/keyturn/internal/backend/httpsapi"
+	"github.com/keyturn/keyturn/internal/backend/remote"
 	"github.com/keyturn/keyturn/internal/rotation"
 	"github.com/keyturn/keyturn/internal/secret"
 )
-
-// callTimeout bounds one request.
-const callTimeout = 8 * time.Second
 
 // atOnce is how many requests of a long list are under way together.
 const atOnce = 8
@@ -66,12 +63,12 @@ func (c *client) close() {
 
 // newServer returns the API at a URL, with nothing from the environment in it. No request
 // is sent twice: a share of a key that is sent again counts as another one.
-func newServer(url string, token secret.Value, ca []byte, weaker []string, dial httpsapi.Dial) (server, error) {
-	config, err := httpsapi.TLS(ca, weaker)
+func newServer(url string, token secret.Value, ca []byte, weaker []string, dial remote.Dial) (server, error) {
+	config, err := remote.TLS(ca, weaker)
 	if err != nil {
 		return server{}, err
 	}
-	web := httpsapi.Client(config, dial, callTimeout)
+	web := remote.Client(config, dial, remote.CallTimeout)
 	c, err := api.NewClient(&api.Config{Address: url, HttpClient: web, MaxRetries: 0, DisableRedirects: true})
 	if err != nil {
 		return server{}, errors.New("the environment or the URL keeps Vault's client from starting") // its own words may hold either
@@ -88,19 +85,12 @@ func newServer(url string, token secret.Value, ca []byte, weaker []string, dial 
 // ask asks one server after the other until one answers, and decodes what it says. Found
 // is false for an answer without data: what was asked for is not there.
 func (c *client) ask(ctx context.Context, doing string, into any, call func(context.Context, *api.Logical) (*api.Secret, error)) (found bool, err error) {
-	var errs []error
-	for _, s := range c.servers {
-		answer, err := c.once(ctx, s, call)
-		err = wrap(s.url, doing, err)
-		if rotation.ClassOf(err) != rotation.Unknown {
-			return decode(doing, answer, err, into)
-		}
-		errs = append(errs, err)
-		if ctx.Err() != nil {
-			break
-		}
-	}
-	return false, errors.Join(errs...)
+	var answer *api.Secret
+	err = remote.InTurn(ctx, c.servers, func(s server) (err error) {
+		answer, err = c.once(ctx, s, call)
+		return wrap(s.url, doing, err)
+	})
+	return decode(doing, answer, err, into)
 }
 
 // once asks with a time of its own.

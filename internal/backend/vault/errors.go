@@ -9,7 +9,7 @@ import (
 
 	"github.com/hashicorp/vault/api"
 
-	"github.com/keyturn/keyturn/internal/backend/httpsapi"
+	"github.com/keyturn/keyturn/internal/backend/remote"
 	"github.com/keyturn/keyturn/internal/rotation"
 )
 
@@ -62,11 +62,11 @@ func wrap(url, doing string, err error) error {
 		at += url + ": "
 	}
 	said := answered(err)
-	if errors.Is(err, httpsapi.ErrRedirected) {
+	if errors.Is(err, remote.ErrRedirected) {
 		return rotation.Errorf(rotation.Unknown, "no node leads, or its standbys do not forward: name the one that leads", "%s%s: it sends to another node", at, doing)
 	}
 	if said == nil {
-		return rotation.Errorf(rotation.Unknown, "is it running, and can it be reached from here?", "%s%s: %s", at, doing, httpsapi.Cause(err))
+		return rotation.Errorf(rotation.Unknown, "is it running, and can it be reached from here?", "%s%s: %s", at, doing, remote.Cause(err))
 	}
 	switch status := said.status; {
 	case status == http.StatusForbidden:

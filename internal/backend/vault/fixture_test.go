@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/keyturn/keyturn/internal/backend/remote"
 	"github.com/keyturn/keyturn/internal/backend/vault"
 	"github.com/keyturn/keyturn/internal/rotation"
 	"github.com/keyturn/keyturn/internal/secret"
@@ -94,12 +95,12 @@ func (f *fixture) backend(change ...func(*vault.Settings)) *vault.Backend {
 	for _, c := range change {
 		c(&s)
 	}
-	b, err := vault.New(s, vault.Options{Credential: f.name, CA: f.server.CA(), Patience: 10 * time.Second, Timeout: 3 * time.Second, Ripe: 500 * time.Millisecond, Getenv: func(name string) string {
+	b, err := vault.New(s, vault.Options{Credential: f.name, Ripe: 500 * time.Millisecond, Options: remote.Options{CA: f.server.CA(), Patience: 10 * time.Second, Timeout: 3 * time.Second, Getenv: func(name string) string {
 		if name != tokenVariable {
 			return ""
 		}
 		return f.admin
-	}})
+	}}})
 	f.must(err)
 	return b
 }

@@ -10,7 +10,7 @@ import (
 
 	"github.com/hashicorp/vault/api"
 
-	"github.com/keyturn/keyturn/internal/backend/httpsapi"
+	"github.com/keyturn/keyturn/internal/backend/remote"
 	"github.com/keyturn/keyturn/internal/rotation"
 	"github.com/keyturn/keyturn/internal/secret"
 )
@@ -104,7 +104,7 @@ type trial struct {
 
 // try logs in at one endpoint.
 func (t trial) try(ctx context.Context, endpoint string) rotation.EndpointResult {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	ctx, cancel := context.WithTimeout(ctx, remote.CallTimeout)
 	defer cancel()
 	r := rotation.EndpointResult{Answer: rotation.Inconclusive}
 	s, err := newServer(endpoint, secret.Value{}, t.spec.CA, t.settings.InsecureTLS, nil)
@@ -173,7 +173,7 @@ func (t trial) giveBack(ctx context.Context, s server, token string) {
 
 // cluster is the id of the cluster that an endpoint is of; "" if it does not say.
 func (t trial) cluster(ctx context.Context, endpoint string) string {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	ctx, cancel := context.WithTimeout(ctx, remote.CallTimeout)
 	defer cancel()
 	s, err := newServer(endpoint, secret.Value{}, t.spec.CA, t.settings.InsecureTLS, nil)
 	if err != nil {
@@ -207,7 +207,7 @@ func reasonOf(err error) string {
 	a := answered(err)
 	switch {
 	case a == nil:
-		return httpsapi.Cause(err)
+		return remote.Cause(err)
 	case a.status == http.StatusForbidden:
 		return "it answers Forbidden: after too many refused logins a role is locked for a while"
 	case a.status == http.StatusServiceUnavailable:

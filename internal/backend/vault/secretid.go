@@ -78,22 +78,6 @@ func (s secretID) traits() (out []string) {
 	return out
 }
 
-// differ says what one has and the other has not, or "".
-func differ(one, other []string) string {
-	var parts []string
-	for _, t := range one {
-		if !slices.Contains(other, t) {
-			parts = append(parts, "+ "+t)
-		}
-	}
-	for _, t := range other {
-		if !slices.Contains(one, t) {
-			parts = append(parts, "- "+t)
-		}
-	}
-	return strings.Join(parts, ", ")
-}
-
 // digest is what metadata is known by: its texts are the owner's, and not for the record.
 // The version and the role do not count.
 func digest(metadata map[string]string) string {

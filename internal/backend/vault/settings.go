@@ -10,7 +10,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/keyturn/keyturn/internal/backend/httpsapi"
+	"github.com/keyturn/keyturn/internal/backend/remote"
 	"github.com/keyturn/keyturn/internal/rotation"
 	"github.com/keyturn/keyturn/internal/secret"
 )
@@ -159,8 +159,8 @@ func (s Settings) check() error {
 		s.AppRole.check(fault)
 	}
 	for i, w := range s.InsecureTLS {
-		if !slices.Contains(httpsapi.Weakenings, w) {
-			fault(fmt.Sprintf("insecure-tls.%d", i), "known are "+strings.Join(httpsapi.Weakenings, ", "), "unknown weakening")
+		if !slices.Contains(remote.Weakenings, w) {
+			fault(fmt.Sprintf("insecure-tls.%d", i), "known are "+strings.Join(remote.Weakenings, ", "), "unknown weakening")
 		}
 	}
 	return errors.Join(faults...)
@@ -168,7 +168,7 @@ func (s Settings) check() error {
 
 func (s Settings) checkURLs(key string, urls []string, fault faultFunc) {
 	for i, u := range urls {
-		if tip, problem := httpsapi.Problem(u, exampleURL, s.InsecureTLS); problem != "" {
+		if tip, problem := remote.Problem(u, exampleURL, s.InsecureTLS); problem != "" {
 			fault(fmt.Sprintf("%s.%d", key, i), tip, "%s", problem)
 		} else if slices.Contains(urls[:i], u) {
 			fault(fmt.Sprintf("%s.%d", key, i), "name each once", "the same URL stands there twice")

@@ -1,11 +1,10 @@
 package vault_test
 
 import (
-	"errors"
-	"strings"
 	"testing"
 	"time"
 
+	"github.com/keyturn/keyturn/internal/backend/remote"
 	"github.com/keyturn/keyturn/internal/backend/vault"
 	"github.com/keyturn/keyturn/internal/rotation"
 	"github.com/keyturn/keyturn/internal/rotation/rotationtest"
@@ -27,7 +26,7 @@ func TestSettings(t *testing.T) {
 		t.Errorf("a secret-id lives for %s, %v, want 120 days", life, err)
 	}
 	const canary = "canary-3b9f"
-	for name, c := range map[string]struct{ text, path, want string }{
+	rotationtest.Refuses(t, vault.Section, canary, map[string][3]string{
 		"no server":        {blank, "servers", "no server is named"},
 		"no URL":           {"servers: [" + canary + "]\n" + blank, "servers.0", "no URL that begins with https://"},
 		"no TLS":           {"servers: [\"http://" + canary + ":8200\"]\n" + blank, "servers.0", "the URL has no TLS"},
@@ -48,31 +47,18 @@ func TestSettings(t *testing.T) {
 		"token's address":  {role + "token-bound-cidrs: [10.0.0.1]", "approle.token-bound-cidrs.0", "no block of addresses"},
 		"weakening":        {good + "insecure-tls: [no-verify]", "insecure-tls.0", "unknown weakening"},
 		"unknown key":      {role + "namspace: a", "", "namspace"},
-	} {
-		_, err := vault.Section(rotationtest.Decoder(c.text))
-		if err == nil || !strings.Contains(err.Error(), c.want) {
-			t.Errorf("%s: %v, want %q", name, err, c.want)
-			continue
-		}
-		if strings.Contains(err.Error(), canary) {
-			t.Errorf("%s: the fault repeats what was written: %v", name, err)
-		}
-		fault, ok := errors.AsType[*rotation.Fault](err)
-		if c.path != "" && (!ok || fault.Path != c.path || fault.Tip == "") {
-			t.Errorf("%s: %+v, want a fault at %s with a tip", name, fault, c.path)
-		}
-	}
+	})
 }
 
 func TestNew(t *testing.T) {
 	s := vault.Settings{Servers: []string{"https://127.0.0.1:1"}, Token: secret.Source{Env: "A"}, CA: "ca.pem", AppRole: &vault.AppRole{Role: "orders"}}
-	if _, err := vault.New(s, vault.Options{CA: []byte("no certificate")}); rotation.ClassOf(err) != rotation.Invalid {
+	if _, err := vault.New(s, vault.Options{Options: remote.Options{CA: []byte("no certificate")}}); rotation.ClassOf(err) != rotation.Invalid {
 		t.Errorf("an authority that is none: %v, want it to be invalid", err)
 	}
 	if _, err := vault.New(vault.Settings{}, vault.Options{}); rotation.ClassOf(err) != rotation.Invalid {
 		t.Errorf("settings without anything: %v, want them to be invalid", err)
 	}
-	b, err := vault.New(s, vault.Options{Getenv: func(string) string { return "" }})
+	b, err := vault.New(s, vault.Options{Options: remote.Options{Getenv: func(string) string { return "" }}})
 	if err != nil {
 		t.Fatal(err)
 	}

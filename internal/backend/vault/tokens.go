@@ -9,7 +9,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/keyturn/keyturn/internal/backend/httpsapi"
+	"github.com/keyturn/keyturn/internal/backend/remote"
 	"github.com/keyturn/keyturn/internal/rotation"
 )
 
@@ -89,7 +89,7 @@ func (b *Backend) tokens(ctx context.Context, c *client, v rotation.Version) (ou
 	}
 	unknown, when := b.known.list(accessors, b.options.Ripe)
 	if len(unknown) > 0 {
-		if err := httpsapi.Pause(ctx, time.Until(when)); err != nil {
+		if err := remote.Pause(ctx, time.Until(when)); err != nil {
 			return nil, wrap("", "waiting", err)
 		}
 	}
@@ -170,7 +170,7 @@ func (b *Backend) revoke(ctx context.Context, c *client, v rotation.Version, loo
 			if clean++; clean >= looks {
 				return nil
 			}
-			if err := httpsapi.Pause(ctx, 200*time.Millisecond); err != nil {
+			if err := remote.Pause(ctx, 200*time.Millisecond); err != nil {
 				return wrap("", "waiting", err)
 			}
 			continue
