@@ -51,13 +51,7 @@ credentials:
 
 // rings returns how many members of all pools have each key, and how many there are.
 func (g *gossipShop) rings() (keys map[string]int, members int, err error) {
-	var all []struct {
-		Keys     map[string]int
-		NumNodes int
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
-	defer cancel()
-	err = g.dc.Call(ctx, "GET", "/v1/operator/keyring", nil, &all)
+	all, err := g.dc.Keyring()
 	keys = map[string]int{}
 	for _, r := range all {
 		members += r.NumNodes
@@ -103,7 +97,7 @@ func (g *gossipShop) usable() (stop func() (tried int, failures []string)) {
 		}
 		keys, members, err := g.rings()
 		if err != nil {
-			return false, nil // what Serf asks by gossip may get lost
+			return false, nil // a member that is being started does not answer
 		}
 		if n := keys[strings.TrimSpace(string(text))]; n != members {
 			err = fmt.Errorf("the key is on %d of %d", n, members)

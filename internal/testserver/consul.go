@@ -257,6 +257,30 @@ func (c *Consul) Call(ctx context.Context, method, path string, in, out any) err
 	return c.callAt(ctx, 0, method, path, in, out)
 }
 
+// A Ring is what the members of one pool say of their gossip keys.
+type Ring struct {
+	Keys     map[string]int // on how many members each is
+	NumNodes int
+}
+
+// Keyring asks every member for its keys, by the first server. What Serf asks by gossip may
+// get lost: it is asked again until all have answered.
+func (c *Consul) Keyring() (rings []Ring, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	for {
+		rings = nil
+		if err = c.Call(ctx, "GET", "/v1/operator/keyring", nil, &rings); err == nil {
+			return rings, nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+}
+
 // CallAs asks the first server with a token.
 func (c *Consul) CallAs(ctx context.Context, token, method, path string, in, out any) error {
 	return c.callAs(ctx, 0, token, method, path, in, out)

@@ -58,8 +58,8 @@ func (g *gossiping) settled() {
 // keys returns the keys that some member has.
 func (g *gossiping) keys() []string {
 	g.t.Helper()
-	var all []struct{ Keys map[string]int }
-	g.must(g.dc.Call(context.Background(), "GET", "/v1/operator/keyring", nil, &all))
+	all, err := g.dc.Keyring()
+	g.must(err)
 	found := map[string]int{}
 	for _, r := range all {
 		maps.Copy(found, r.Keys)
