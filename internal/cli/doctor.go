@@ -123,11 +123,14 @@ func (e *examination) wireOne(ctx context.Context, c config.Credential) *wiring 
 
 // target returns where a credential is read.
 func (w *wiring) target(name string) rotation.Target {
-	if w.swarm != nil {
-		return w.swarm
+	if p := w.procs[name]; p != nil && (w.swarm == nil || p.Target == rotation.Held{}) {
+		return p.Target
 	}
-	return w.procs[name].Target
+	return w.swarm
 }
+
+// held reports whether no service reads a credential.
+func (w *wiring) held(name string) bool { return w.target(name) == rotation.Held{} }
 
 // check runs a check in its own time.
 func (e *examination) check(ctx context.Context, credential, name string, run func(context.Context) ([]rotation.Remark, error)) bool {
@@ -158,7 +161,7 @@ func (e *examination) credential(ctx context.Context, w *wiring, c config.Creden
 	}
 	e.check(ctx, c.Name, "services", func(ctx context.Context) ([]rotation.Remark, error) { return e.services(ctx, w, c, now) })
 	e.check(ctx, c.Name, "services", warnings(w.target(c.Name), c.Name))
-	if w.swarm == nil {
+	if w.swarm == nil || w.held(c.Name) {
 		return
 	}
 	if p := w.procs[c.Name]; p != nil {

@@ -207,7 +207,7 @@ func printTitle(w io.Writer, p rotation.Plan, c rotation.CredentialPlan) {
 		fmt.Fprintf(w, "   %s %s → %s", c.Noun, was, becomes)
 	}
 	switch {
-	case c.From == 0 || p.Back:
+	case c.From == 0 || p.Back || len(c.Lines) > 0:
 	case oneLogin(c):
 		fmt.Fprintf(w, "   overlap %s, the old one is kept for a way back until %s", config.FormatDuration(c.Overlap), clock(c.Ends))
 	default:
@@ -281,6 +281,9 @@ func printForward(w io.Writer, p rotation.Plan) {
 	if p.Replaces {
 		what = "secret"
 	}
+	if printCeremony(w, p) {
+		return
+	}
 	for _, c := range p.Credentials {
 		if ahead(rotation.Prepare, c) {
 			arms := "arm " + or(c.Becomes, "a "+c.Noun)
@@ -314,8 +317,23 @@ func printForward(w io.Writer, p rotation.Plan) {
 	}
 }
 
+// printCeremony prints what is ahead of what no service reads, which is a batch of its own.
+func printCeremony(w io.Writer, p rotation.Plan) bool {
+	for _, c := range p.Credentials {
+		for _, line := range c.Lines {
+			if ahead(line.Phase, c) || p.Back && line.Phase == rotation.Rollback {
+				fmt.Fprintf(w, "  %s\t%s\t%s\n", line.Phase, line.Does, line.Means)
+			}
+		}
+	}
+	return slices.ContainsFunc(p.Credentials, func(c rotation.CredentialPlan) bool { return len(c.Lines) > 0 })
+}
+
 // printBack prints what a rollback does.
 func printBack(w io.Writer, p rotation.Plan) {
+	if printCeremony(w, p) {
+		return
+	}
 	switch {
 	case slices.ContainsFunc(p.Credentials, func(c rotation.CredentialPlan) bool { return c.Moved }):
 		printChanges(w, "rollback", "its old", p)

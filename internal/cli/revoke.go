@@ -384,9 +384,13 @@ func (w *wiring) judgeRevocation(ctx context.Context, group []string, was map[st
 		r.failed(failed)
 		for _, v := range was[name] {
 			r.Was = append(r.Was, v.Number)
+			now, ok := c.Version(v.Number)
+			if ok {
+				v = now
+			}
 			standing, err := w.procs[name].Backend.Observe(ctx, v)
 			dead := err == nil && (standing.Status == rotation.Ended || standing.Status == rotation.Absent) && len(standing.Uses) == 0
-			if now, ok := c.Version(v.Number); dead && ok && now.State == rotation.Retired {
+			if dead && ok && now.State == rotation.Retired {
 				r.Dead = append(r.Dead, v.Number)
 			} else if !dead {
 				r.Alive = append(r.Alive, v.Number)

@@ -145,13 +145,21 @@ func (a *app) wireTargets(w *wiring, prints *secret.Fingerprinter, f phaseFlags)
 				MinimumAge: c.MinAge, Strict: c.Strict, AcceptGap: c.AcceptGap, ProbeTimeout: c.Rollout.HealthTimeout},
 		}
 	}
+	var err error
 	switch {
 	case w.cfg.Directory != nil:
-		return a.wireDirectory(w)
+		err = a.wireDirectory(w)
 	case w.cfg.ActionsSecrets != nil:
-		return a.wireActionsSecrets(w)
+		err = a.wireActionsSecrets(w)
+	default:
+		err = a.wireSwarm(w)
 	}
-	return a.wireSwarm(w)
+	for _, p := range w.procs {
+		if _, ok := p.Backend.(rotation.Ceremony); ok {
+			p.Target, p.Placements, w.adopters[p.Name] = rotation.Held{}, nil, rotation.Held{}
+		}
+	}
+	return err
 }
 
 func (a *app) wireDirectory(w *wiring) error {

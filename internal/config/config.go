@@ -30,6 +30,7 @@ import (
 //	Pace() (every, overlap time.Duration)  how often it is rotated, and how long two are valid, by default
 //	Life() time.Duration                   how long a version can be valid at all
 //	Place() (key, folder string)           the folder that its target must keep it in, and its key
+//	Held() bool                            people hold it, or nobody does: no service reads it
 type Section func(decode func(into any) error) (settings any, err error)
 
 // A Config is a configuration that was checked.

@@ -67,7 +67,10 @@ func (p *parser) credential(cfg *Config, name, n *yaml.Node, key string) (Creden
 	p.homes = homes
 	p.fill(&c, e, n, key)
 	fields := p.fields(cfg, &c, n, key)
-	if cfg.ActionsSecrets == nil {
+	switch {
+	case isHeld(&c):
+		p.held(n, key)
+	case cfg.ActionsSecrets == nil:
 		p.services(cfg, &c, e, n, key, fields)
 	}
 	p.ignored(&c, n, key)
@@ -76,7 +79,7 @@ func (p *parser) credential(cfg *Config, name, n *yaml.Node, key string) (Creden
 	p.windows(&c, e.Windows, n, key)
 	p.allow(c.Allow, n, key)
 	p.swarmOnly(cfg, n, key)
-	if cfg.ActionsSecrets != nil {
+	if cfg.ActionsSecrets != nil && !isHeld(&c) {
 		p.inActions(&c, n, key)
 	}
 	p.place(cfg, &c, n, key)

@@ -96,7 +96,7 @@ func (s *session) tend(ctx context.Context, p Procedure) (waits bool, err error)
 }
 
 func (s *session) stillOpen(err error, name string) error {
-	if ctxError(err) || ClassOf(err) == Refused {
+	if ctxError(err) || ClassOf(err) == Refused || ClassOf(err) == Stuck && HintOf(err) != "" {
 		return err
 	}
 	return Classify(Stuck, "nothing is lost; run it again: keyturn cleanup "+name, err)

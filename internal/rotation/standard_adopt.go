@@ -22,6 +22,10 @@ func (s *Standard) Adopt(ctx context.Context, found Version) (Adoption, error) {
 			return Adoption{}, err
 		}
 	}
+	if b, ok := s.Backend.(Ceremony); ok {
+		said, err := b.InForce(ctx, v)
+		return Adoption{Version: v, Evidence: map[string]any{"in_force": said}}, err
+	}
 	r := s.probeUntil(ctx, v)
 	if r.Answer == Inconclusive {
 		return Adoption{}, Errorf(Unknown, "look at the probe endpoints and at what the services mount, then run it again",

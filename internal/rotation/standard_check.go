@@ -21,6 +21,9 @@ func (s *Standard) Check(ctx context.Context, c Credential, proven []int) []Rema
 	if !ok {
 		return []Remark{{Level: Problem, Text: "no version of it is in service, by the record", Hint: "keyturn status " + c.Name}}
 	}
+	if b, ok := s.Backend.(Ceremony); ok {
+		return s.checkCeremony(ctx, b, current)
+	}
 	var out []Remark
 	out = append(out, s.checkCurrent(ctx, c, current)...)
 	if previous, ok := c.In(Previous); ok {

@@ -37,6 +37,7 @@ const (
 	Activate Effect = "activate" // the backend's half of cutover
 	Move     Effect = "move"     // services read another version
 	End      Effect = "end"      // the backend stops accepting a version
+	Try      Effect = "try"      // people try a version, for which something is set up
 	Prove    Effect = "prove"    // the proof that a version is dead is recorded
 	Remove   Effect = "remove"   // objects that hold a version are removed
 )
