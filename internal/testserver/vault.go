@@ -2,6 +2,7 @@ package testserver
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -29,10 +30,11 @@ type Vault struct {
 	authority *Authority
 	nodes     []*vaultNode
 	program   string
+	sealKey   string // a file by which the servers unseal themselves; "": by Shares
 	http      *http.Client
 
-	// Shares are those of the unseal key, and Token is the root token. Tests that
-	// make others write them here.
+	// Shares are those of the unseal key, or of the recovery key, and Token is the root
+	// token. Tests that make others write them here.
 	Shares []string
 	Token  string
 }
@@ -51,6 +53,20 @@ func NewVault(t testing.TB, nodes int) *Vault {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Minute) // it may be built first
 	defer cancel()
 	Require(t, v.start(ctx, nodes))
+	return v
+}
+
+// NewAutoVault starts one server that unseals itself, as long as the test runs.
+func NewAutoVault(t testing.TB) *Vault {
+	t.Helper()
+	v := &Vault{dir: t.TempDir()}
+	t.Cleanup(v.stop)
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Minute)
+	defer cancel()
+	v.sealKey = filepath.Join(v.dir, "seal.key")
+	key := make([]byte, 32)
+	_, _ = rand.Read(key) // it never fails
+	Require(t, errors.Join(os.WriteFile(v.sealKey, key, 0o600), v.start(ctx, 1)))
 	return v
 }
 
@@ -138,13 +154,18 @@ func (v *Vault) enter(ctx context.Context, i int) error {
 		return v.Unseal(ctx, i)
 	}
 	var made struct {
-		Keys  []string `json:"keys_base64"`
-		Token string   `json:"root_token"`
+		Keys     []string `json:"keys_base64"`
+		Recovery []string `json:"recovery_keys_base64"`
+		Token    string   `json:"root_token"`
 	}
-	if err := v.callAs(ctx, i, "", http.MethodPost, "/v1/sys/init", map[string]int{"secret_shares": vaultShares, "secret_threshold": vaultThreshold}, &made); err != nil {
+	kind := "secret"
+	if v.sealKey != "" {
+		kind = "recovery"
+	}
+	if err := v.callAs(ctx, i, "", http.MethodPost, "/v1/sys/init", map[string]int{kind + "_shares": vaultShares, kind + "_threshold": vaultThreshold}, &made); err != nil {
 		return err
 	}
-	v.Shares, v.Token = made.Keys, made.Token
+	v.Shares, v.Token = append(made.Keys, made.Recovery...), made.Token
 	return v.Unseal(ctx, i)
 }
 
@@ -198,7 +219,7 @@ func (v *Vault) answers(ctx context.Context, i int, hoped func(vaultHealth) bool
 // Start starts a node, which was stopped. It is sealed then.
 func (v *Vault) Start(i int) (err error) {
 	n := v.nodes[i]
-	cmd := exec.Command(v.program, "-dir", n.dir, "-node", fmt.Sprintf("node%d", i+1), "-address", fmt.Sprintf("127.0.0.1:%d", n.api), "-cluster-address", fmt.Sprintf("127.0.0.1:%d", n.cluster))
+	cmd := exec.Command(v.program, "-dir", n.dir, "-node", fmt.Sprintf("node%d", i+1), "-address", fmt.Sprintf("127.0.0.1:%d", n.api), "-cluster-address", fmt.Sprintf("127.0.0.1:%d", n.cluster), "-seal-key", v.sealKey)
 	cmd.Dir = n.dir
 	n.process, err = startProcess(cmd, v.LogFile(i))
 	return err
@@ -209,6 +230,9 @@ func (v *Vault) Unseal(ctx context.Context, nodes ...int) error {
 	for _, i := range nodes {
 		if err := v.answers(ctx, i, func(is vaultHealth) bool { return is.Initialized || i > 0 }); err != nil {
 			return err
+		}
+		if v.sealKey != "" {
+			continue
 		}
 		for _, share := range v.Shares[:vaultThreshold] {
 			if err := v.callAs(ctx, i, "", http.MethodPost, "/v1/sys/unseal", map[string]string{"key": share}, nil); err != nil {

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+	aead "github.com/hashicorp/go-kms-wrapping/wrappers/aead/v2"
 	kv "github.com/hashicorp/vault-plugin-secrets-kv"
 	"github.com/hashicorp/vault/audit"
 	"github.com/hashicorp/vault/builtin/credential/approle"
@@ -27,6 +28,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/hashicorp/vault/sdk/physical"
 	"github.com/hashicorp/vault/vault"
+	"github.com/hashicorp/vault/vault/seal"
 )
 
 var (
@@ -39,6 +41,7 @@ type options struct {
 	dir              string // holds cert.pem and key.pem, and data/ for the storage
 	node             string // its name in the cluster
 	address, cluster string // where it listens, HOST:PORT
+	sealKey          string // a file with the 32 bytes by which it unseals itself; "" for shares
 }
 
 func main() {
@@ -47,6 +50,7 @@ func main() {
 	flag.StringVar(&o.node, "node", "", "the node's name in the cluster")
 	flag.StringVar(&o.address, "address", "", "where the API listens: 127.0.0.1:8200")
 	flag.StringVar(&o.cluster, "cluster-address", "", "where other nodes are listened to: 127.0.0.1:8201")
+	flag.StringVar(&o.sealKey, "seal-key", "", "a file with 32 bytes: the server unseals itself with them")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -63,7 +67,12 @@ func run(ctx context.Context, o options) error {
 	if err != nil {
 		return err
 	}
+	sealed, err := openSeal(o, logger)
+	if err != nil {
+		return err
+	}
 	core, err := vault.NewCore(&vault.CoreConfig{
+		Seal:     sealed,
 		Physical: storage, HAPhysical: storage.(physical.HABackend), StorageType: "raft",
 		RedirectAddr: "https://" + o.address, ClusterAddr: "https://" + o.cluster, ClusterName: "test",
 		BuiltinRegistry: registry{}, CredentialBackends: auths, LogicalBackends: engines,
@@ -72,6 +81,9 @@ func run(ctx context.Context, o options) error {
 	})
 	if err != nil {
 		return err
+	}
+	if sealed != nil {
+		go unseal(ctx, core)
 	}
 	cluster, err := net.ResolveTCPAddr("tcp", o.cluster)
 	if err != nil {
@@ -93,6 +105,38 @@ func run(ctx context.Context, o options) error {
 		err = server.Shutdown(ended)
 	}
 	return errors.Join(err, core.Shutdown())
+}
+
+// openSeal returns the seal of a server that unseals itself; nil for one that takes shares.
+func openSeal(o options, logger hclog.Logger) (vault.Seal, error) {
+	if o.sealKey == "" {
+		return nil, nil
+	}
+	key, err := os.ReadFile(o.sealKey)
+	if err != nil {
+		return nil, err
+	}
+	wrapper := aead.NewWrapper()
+	if err := wrapper.SetAesGcmKeyBytes(key); err != nil {
+		return nil, err
+	}
+	access, err := seal.NewAccessFromWrapper(logger.Named("seal"), wrapper, "aead")
+	if err != nil {
+		return nil, err
+	}
+	return vault.NewAutoSeal(access), nil
+}
+
+// unseal unseals the server as soon as it is initialized.
+func unseal(ctx context.Context, core *vault.Core) {
+	for core.Sealed() {
+		_ = core.UnsealWithStoredKeys(ctx) // it is tried again
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
 }
 
 func openStorage(o options, logger hclog.Logger) (physical.Backend, error) {
