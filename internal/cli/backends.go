@@ -135,7 +135,29 @@ func newVault(a *app, s vault.Settings, how reached) (rotation.Backend, error) {
 	if o.CA, err = authority(s.CA, "Vault"); err != nil {
 		return nil, err
 	}
-	return vault.New(s, o)
+	shares := s.Seal
+	switch {
+	case s.AppRole != nil:
+		return vault.New(s, o)
+	case s.Barrier != nil:
+		return vault.NewKeyring(s, o)
+	case s.Recovery != nil:
+		shares = s.Recovery
+	}
+	for _, path := range shares.Holders {
+		key, err := os.ReadFile(path)
+		if err != nil {
+			return nil, usagef("the path is relative to the working directory", "reading the key of a holder: %w", err)
+		}
+		o.Holders = append(o.Holders, key)
+	}
+	o.Tell = a.awaiting
+	return vault.NewSeal(s, o)
+}
+
+// awaiting says what a run waits for while it does.
+func (a *app) awaiting(what, hint string) {
+	fmt.Fprintf(a.Stderr, "  waiting for %s\n    %s\n", what, hint)
 }
 
 // authority reads the file of an authority, if one is named.

@@ -82,16 +82,23 @@ func oneOfEight(i int) bool { return i%16 == 0 || i%16 == 9 }
 // closed. Stop ends the use of the credential, which must never have failed.
 func (s *shop) killedAt(at int, stop func() (tried int, failures []string)) result {
 	s.t.Helper()
-	r := s.runWith([]string{fmt.Sprintf("%s=%d", crashAt, at)}, "rotate", "--wait", s.name)
-	if want := map[bool]int{true: 0, false: -1}[at == 0]; r.code != want {
-		s.t.Fatalf("exit %d, want %d\n%s%s", r.code, want, r.stdout, r.stderr)
-	}
-	s.goOn()
+	r := s.rotatedFrom(at)
 	if tried, failures := stop(); tried == 0 || len(failures) > 0 {
 		s.t.Errorf("of %d uses failed: %q", tried, failures)
 	}
 	s.versions(s.status().Current)
 	s.ok("audit", "verify")
+	return r
+}
+
+// rotatedFrom rotates, is killed at a point (0: nowhere), and goes on until the rotation is closed.
+func (s *shop) rotatedFrom(at int) result {
+	s.t.Helper()
+	r := s.runWith([]string{fmt.Sprintf("%s=%d", crashAt, at)}, "rotate", "--wait", s.name)
+	if want := map[bool]int{true: 0, false: -1}[at == 0]; r.code != want {
+		s.t.Fatalf("exit %d, want %d\n%s%s", r.code, want, r.stdout, r.stderr)
+	}
+	s.goOn()
 	return r
 }
 

@@ -28,6 +28,11 @@ type Options struct {
 	Credential string // its name, for the title
 	remote.Options
 
+	// Holders are the texts of the keys of those who get a share of a key, in the order of
+	// the settings, and Tell is told what is waited for while a run waits for them; it may be nil.
+	Holders [][]byte
+	Tell    func(what, hint string)
+
 	// Ripe is how long a token must have been there before it is looked up. Default: 2 s.
 	Ripe time.Duration
 }
@@ -55,11 +60,8 @@ var (
 
 // New returns a Backend for settings that passed [Section]. It does no I/O.
 func New(s Settings, o Options) (*Backend, error) {
-	if err := s.check(); err != nil {
-		return nil, rotation.Classify(rotation.Invalid, "", fmt.Errorf("vault: %w", err))
-	}
-	if _, err := remote.TLS(o.CA, s.InsecureTLS); err != nil {
-		return nil, rotation.Classify(rotation.Invalid, "name a PEM file with the authority's certificate", fmt.Errorf("vault: ca %q: %w", s.CA, err))
+	if err := s.usable(o); err != nil {
+		return nil, err
 	}
 	o.Options = o.Complete()
 	o.Ripe = cmp.Or(o.Ripe, ripe)

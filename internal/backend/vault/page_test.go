@@ -9,5 +9,5 @@ import (
 
 // TestPage reads every section that docs/backends/vault.md shows.
 func TestPage(t *testing.T) {
-	rotationtest.Page(t, "vault", vault.Section, vault.Settings{}.Fields(), vault.Settings{}, vault.AppRole{})
+	rotationtest.Page(t, "vault", vault.Section, vault.Settings{}.Fields(), vault.Settings{}, vault.AppRole{}, vault.Shares{})
 }

@@ -42,16 +42,10 @@ func (b *Backend) Preflight(ctx context.Context, _ rotation.Credential) error {
 		return err
 	}
 	defer c.close()
-	errs := make([]error, len(c.servers))
-	var wg sync.WaitGroup
-	for i, s := range c.servers {
-		wg.Go(func() { errs[i] = c.ready(ctx, s) })
-	}
-	wg.Wait()
-	if err := errors.Join(errs...); err != nil {
+	if err := c.allReady(ctx); err != nil {
 		return err
 	}
-	if err := b.rights(ctx, c); err != nil {
+	if err := c.rights(ctx, b.needs()); err != nil {
 		return err
 	}
 	info, err := b.info(ctx, c)
@@ -59,6 +53,17 @@ func (b *Backend) Preflight(ctx context.Context, _ rotation.Credential) error {
 		return err
 	}
 	return b.fits(info)
+}
+
+// allReady checks every server.
+func (c *client) allReady(ctx context.Context) error {
+	errs := make([]error, len(c.servers))
+	var wg sync.WaitGroup
+	for i, s := range c.servers {
+		wg.Go(func() { errs[i] = c.ready(ctx, s) })
+	}
+	wg.Wait()
+	return errors.Join(errs...)
 }
 
 // ready checks one server.
@@ -121,8 +126,7 @@ func (b *Backend) needs() map[string][]string {
 }
 
 // rights refuses an administrator's token that may not do what is needed.
-func (b *Backend) rights(ctx context.Context, c *client) error {
-	needs := b.needs()
+func (c *client) rights(ctx context.Context, needs map[string][]string) error {
 	var paths []string
 	for path := range needs {
 		paths = append(paths, path)

@@ -33,6 +33,12 @@ type Settings struct {
 	// AppRole is a secret-id of a role.
 	AppRole *AppRole `yaml:"approle"`
 
+	// Seal are the shares of the unseal key, Recovery those of the recovery key of a Vault that
+	// unseals itself, and Barrier is the key with which Vault encrypts what it stores.
+	Seal     *Shares  `yaml:"seal"`
+	Recovery *Shares  `yaml:"recovery"`
+	Barrier  *Barrier `yaml:"barrier"`
+
 	// InsecureTLS weakens the connections by name: "tls-1.2", "plaintext". Default: none,
 	// which is verified TLS 1.3.
 	InsecureTLS []string `yaml:"insecure-tls"`
@@ -81,10 +87,20 @@ const (
 )
 
 // Fields returns the names of the fields of every version.
-func (Settings) Fields() []string { return []string{fieldAddress, fieldRoleID, fieldSecretID} }
+func (s Settings) Fields() []string {
+	if s.Held() {
+		return nil
+	}
+	return []string{fieldAddress, fieldRoleID, fieldSecretID}
+}
 
 // PublicFields returns the names of the fields that are no secret.
-func (Settings) PublicFields() []string { return []string{fieldAddress, fieldRoleID} }
+func (s Settings) PublicFields() []string {
+	if s.Held() {
+		return nil
+	}
+	return []string{fieldAddress, fieldRoleID}
+}
 
 // DerivedFields returns the names of the public fields that the services of today may
 // not have.
@@ -92,7 +108,12 @@ func (s Settings) DerivedFields() []string { return s.PublicFields() }
 
 // Pace returns how often the credential is rotated, and how long two of them are
 // valid, unless the configuration says otherwise.
-func (Settings) Pace() (every, overlap time.Duration) { return 30 * 24 * time.Hour, 2 * time.Hour }
+func (s Settings) Pace() (every, overlap time.Duration) {
+	if s.Held() {
+		return 365 * 24 * time.Hour, 0
+	}
+	return 30 * 24 * time.Hour, 2 * time.Hour
+}
 
 // Life returns how long a version can be valid at all; 0 if nothing limits it.
 func (s Settings) Life() time.Duration {
@@ -152,18 +173,24 @@ func (s Settings) check() error {
 	case s.Token.Env != "" && s.Token.File != "":
 		fault("token", "keep one of from-env and from-file", "the administrator's token has two places")
 	}
-	if s.AppRole == nil {
-		fault("", "write: vault: {approle: {role: orders}}", "nothing says what is rotated")
-	} else {
-		s.checkURLs("approle.probe", s.AppRole.Probe, fault)
-		s.AppRole.check(fault)
-	}
+	s.checkWhat(fault)
 	for i, w := range s.InsecureTLS {
 		if !slices.Contains(remote.Weakenings, w) {
 			fault(fmt.Sprintf("insecure-tls.%d", i), "known are "+strings.Join(remote.Weakenings, ", "), "unknown weakening")
 		}
 	}
 	return errors.Join(faults...)
+}
+
+// usable says what is wrong with settings and options; nil if nothing is.
+func (s Settings) usable(o Options) error {
+	if err := s.check(); err != nil {
+		return rotation.Classify(rotation.Invalid, "", fmt.Errorf("vault: %w", err))
+	}
+	if _, err := remote.TLS(o.CA, s.InsecureTLS); err != nil {
+		return rotation.Classify(rotation.Invalid, "name a PEM file with the authority's certificate", fmt.Errorf("vault: ca %q: %w", s.CA, err))
+	}
+	return nil
 }
 
 func (s Settings) checkURLs(key string, urls []string, fault faultFunc) {

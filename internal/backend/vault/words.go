@@ -7,9 +7,25 @@ func (Settings) Documented() map[string]string {
 		"token":        "Where the administrator's token stands.",
 		"ca":           "The path of the PEM file with the authority of the servers. Default: the system's.",
 		"approle":      "A secret-id of a role, with which services log in.",
+		"seal":         "The shares of the unseal key, which people hold.",
+		"recovery":     "The shares of the recovery key of a Vault that unseals itself, which people hold.",
+		"barrier":      "The key with which Vault encrypts what it stores: {}.",
 		"insecure-tls": "Weakens the connections by name: tls-1.2, plaintext. Default: none.",
 	}
 }
+
+// Documented says of every key what it is.
+func (Shares) Documented() map[string]string {
+	return map[string]string{
+		"holders":   "The paths of OpenPGP public keys, one for each share.",
+		"threshold": "How many shares are needed.",
+		"deliver":   "The folder into which the encrypted shares are written. Default: holders fetch them from Vault.",
+		"wait":      "How long a run waits for holders, such as 15m. Default: 10m.",
+	}
+}
+
+// Documented says that there is no key.
+func (Barrier) Documented() map[string]string { return nil }
 
 // Documented says of every key what it is.
 func (AppRole) Documented() map[string]string {

@@ -1,0 +1,269 @@
+package vault
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/vault/api"
+
+	"github.com/keyturn/keyturn/internal/rotation"
+)
+
+// A Seal makes a key anew of which people hold shares: the unseal key, or the recovery key of
+// a Vault that unseals itself. Vault makes the new shares, encrypts each for its holder, and
+// puts the new key into force once holders have presented enough of them. All of it is between
+// the holders and Vault; Keyturn asks for it, waits, and sees no share.
+//
+// One key is in force at a time: until the last new share was presented the old one is, and
+// from then on the new one. Whether it was presented, Vault does not say afterwards: it is
+// tried, by a second rekey that is cancelled. Holders present the new shares, and Vault takes
+// them; then the old ones, and Vault refuses them.
+type Seal struct {
+	settings Settings
+	shares   Shares
+	kind     *shareKind
+	holders  []holder
+	options  Options
+}
+
+// The interfaces that a Seal fulfils.
+var (
+	_ rotation.Ceremony = (*Seal)(nil)
+	_ rotation.Adopter  = (*Seal)(nil)
+	_ rotation.Warner   = (*Seal)(nil)
+	_ rotation.Examiner = (*Seal)(nil)
+	_ rotation.Nouner   = (*Seal)(nil)
+)
+
+// NewSeal returns a Seal for settings that passed [Section], with the texts of the holders' keys in
+// Options. It does no I/O.
+func NewSeal(s Settings, o Options) (*Seal, error) {
+	if err := s.usable(o); err != nil {
+		return nil, err
+	}
+	seal := &Seal{settings: s, kind: unsealKey, options: o}
+	seal.options.Options = o.Complete()
+	switch {
+	case s.Seal != nil:
+		seal.shares = *s.Seal
+	case s.Recovery != nil:
+		seal.shares, seal.kind = *s.Recovery, recoveryKey
+	default:
+		return nil, errors.New("vault: no shares are configured")
+	}
+	var err error
+	seal.holders, err = readHolders(seal.shares.Holders, o.Holders, time.Now())
+	return seal, err
+}
+
+// Noun implements [rotation.Nouner].
+func (s *Seal) Noun() string { return s.kind.noun }
+
+func (s *Seal) open(ctx context.Context) (*client, error) { return open(ctx, s.settings, s.options) }
+
+// The public fields of a version.
+const (
+	publicShares    = "shares"
+	publicThreshold = "threshold"
+)
+
+// Identify says who gets a share, by the keys that they are encrypted for: that is what is approved.
+func (s *Seal) Identify(_ context.Context, next rotation.Version, _ []rotation.Version) (rotation.Version, error) {
+	next = next.Clone()
+	var who []string
+	for _, h := range s.holders {
+		who = append(who, h.short())
+	}
+	next.Identity = fmt.Sprintf("%d of %d for %s", s.shares.Threshold, len(s.holders), strings.Join(who, " "))
+	next.Public = map[string]string{publicShares: strconv.Itoa(len(s.holders)), publicThreshold: strconv.Itoa(s.shares.Threshold)}
+	return next, nil
+}
+
+// Observe implements [rotation.Backend] by the record alone: Vault shows no key, and which of
+// them is in force only shares can tell.
+func (s *Seal) Observe(_ context.Context, v rotation.Version) (rotation.Standing, error) {
+	return observedCeremony(v), nil
+}
+
+// observedCeremony is how a version stands that came into force in a cutover, and went out of it in the next.
+func observedCeremony(v rotation.Version) rotation.Standing {
+	switch v.State {
+	case rotation.Current:
+		return rotation.Standing{Status: rotation.Armed}
+	case rotation.Pending:
+		return rotation.Standing{Status: rotation.Absent}
+	}
+	return rotation.Standing{Status: rotation.Ended}
+}
+
+// Arm implements [rotation.Backend]. It is an error: see [rotation.Ceremony].
+func (s *Seal) Arm(context.Context, rotation.Version, rotation.Material, time.Time) error {
+	return errors.New("vault: a key comes into force by its shares")
+}
+
+// End implements [rotation.Backend]. What is in force is ended by the next one alone.
+func (s *Seal) End(_ context.Context, v rotation.Version, _ rotation.Why) error {
+	if v.State != rotation.Current {
+		return nil
+	}
+	return refused("make another one: keyturn revoke --mode fast --reason …, and have the holders at hand", "an %s is ended by the next one alone", s.kind.noun)
+}
+
+// ProbeSpec implements [rotation.Backend]. Nobody but the holders can try a share.
+func (s *Seal) ProbeSpec(rotation.Version) rotation.ProbeSpec { return rotation.ProbeSpec{} }
+
+// sealStatus asks how Vault is sealed.
+func (s *Seal) sealStatus(ctx context.Context, c *client) (is *api.SealStatusResponse, err error) {
+	err = c.sys(ctx, "asking how it is sealed", func(sys *api.Sys, ctx context.Context) (err error) {
+		is, err = sys.SealStatusWithContext(ctx)
+		return err
+	})
+	return is, err
+}
+
+// fits refuses a Vault that has no such key.
+func (s *Seal) fits(is *api.SealStatusResponse) error {
+	if s.kind == unsealKey && is.RecoverySeal {
+		return refused("write recovery: in its place, and let the system that unseals Vault renew its own key", "Vault unseals itself (%s): people hold shares of the recovery key", is.Type)
+	}
+	if s.kind == recoveryKey && !is.RecoverySeal {
+		return refused("write seal: in its place", "Vault does not unseal itself (%s): it has no recovery key", is.Type)
+	}
+	return nil
+}
+
+// Preflight checks that every server is there and unsealed, that Vault has such a key, that nobody
+// else makes it anew, and that the administrator's token may do what is needed. It reads only.
+func (s *Seal) Preflight(ctx context.Context, cred rotation.Credential) error {
+	if cred.Open != nil && cred.Open.From == 0 {
+		return refused("keyturn adopt "+s.options.Credential, "the %s that is in force is not on the record", s.kind.noun)
+	}
+	c, err := s.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer c.close()
+	if err := c.allReady(ctx); err != nil {
+		return err
+	}
+	if err := c.rights(ctx, map[string][]string{s.kind.backup: {"read", "delete"}}); err != nil {
+		return err
+	}
+	is, err := s.sealStatus(ctx, c)
+	if err == nil {
+		err = s.fits(is)
+	}
+	if err != nil {
+		return err
+	}
+	return s.alone(ctx, c, cred)
+}
+
+// alone refuses what somebody else began.
+func (s *Seal) alone(ctx context.Context, c *client, cred rotation.Credential) error {
+	under, err := s.rekeying(ctx, c)
+	if err != nil {
+		return err
+	}
+	if under.Started && !s.isOurs(cred, under.Nonce) {
+		return s.foreign(under)
+	}
+	kept, err := s.kept(ctx, c)
+	if err != nil {
+		return err
+	}
+	if kept != nil && !s.isOurs(cred, kept.Nonce) {
+		return refused("when every holder has fetched them: vault operator rekey -backup-delete"+s.kind.flag,
+			"Vault keeps encrypted shares of another rekey (%s), which the next one would overwrite", kept.Nonce)
+	}
+	return nil
+}
+
+func (s *Seal) foreign(r rekey) error {
+	return refused("let it come to its end, or cancel it: vault operator rekey -cancel -nonce="+r.Nonce+s.kind.flag,
+		"somebody else makes the %s anew: %d of %d shares presented, nonce %s", s.kind.noun, r.Progress, r.Required, r.Nonce)
+}
+
+// Adopt takes over the key that is in force.
+func (s *Seal) Adopt(ctx context.Context, v rotation.Version) (rotation.Version, error) {
+	c, err := s.open(ctx)
+	if err != nil {
+		return v, err
+	}
+	defer c.close()
+	is, err := s.sealStatus(ctx, c)
+	if err == nil {
+		err = s.fits(is)
+	}
+	if err != nil {
+		return v, err
+	}
+	v = v.Clone()
+	v.Identity = fmt.Sprintf("%d of %d", is.T, is.N)
+	v.Public = map[string]string{publicShares: strconv.Itoa(is.N), publicThreshold: strconv.Itoa(is.T)}
+	return v, nil
+}
+
+// InForce implements [rotation.Ceremony].
+func (s *Seal) InForce(ctx context.Context, v rotation.Version) (string, error) {
+	c, err := s.open(ctx)
+	if err != nil {
+		return "", err
+	}
+	defer c.close()
+	is, err := s.sealStatus(ctx, c)
+	if err == nil {
+		err = s.fits(is)
+	}
+	if err != nil {
+		return "", err
+	}
+	if has := strconv.Itoa(is.N); v.Public[publicShares] != "" && (v.Public[publicShares] != has || v.Public[publicThreshold] != strconv.Itoa(is.T)) {
+		return "", refused("find out who made it anew, by hand", "Vault has %d shares of which %d are needed, and version %d has %s and %s",
+			is.N, is.T, v.Number, v.Public[publicShares], v.Public[publicThreshold])
+	}
+	return fmt.Sprintf("%d shares of the %s, of which %d are needed", is.N, s.kind.noun, is.T), nil
+}
+
+// Warnings implements [rotation.Warner].
+func (s *Seal) Warnings(context.Context, string) ([]string, error) {
+	out := []string{"take a snapshot before the cutover, and another one after it: a snapshot is opened by the shares of its own time"}
+	if s.shares.Deliver == "" {
+		out = append(out, "holders fetch their encrypted shares from Vault themselves, for which they need a token that may read "+s.kind.backup+"; or write deliver: FOLDER")
+	}
+	return out, nil
+}
+
+// Examine implements [rotation.Examiner]: what is under way.
+func (s *Seal) Examine(ctx context.Context) ([]rotation.Remark, error) {
+	c, err := s.open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer c.close()
+	under, err := s.rekeying(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	if !under.Started {
+		return nil, nil
+	}
+	return []rotation.Remark{{Level: rotation.Warning, Hint: "keyturn status " + s.options.Credential,
+		Text: fmt.Sprintf("the %s is being made anew: %d of %d shares presented, nonce %s", s.kind.noun, under.Progress, under.Required, under.Nonce)}}, nil
+}
+
+// Lines implements [rotation.Ceremony].
+func (s *Seal) Lines() []rotation.PlanLine {
+	n, t := len(s.holders), s.shares.Threshold
+	return []rotation.PlanLine{
+		{Phase: rotation.Prepare, Does: "looks at Vault and at the holders' keys", Means: "changes nothing"},
+		{Phase: rotation.Cutover, Does: "holders present the old shares to Vault, which encrypts the new ones for them", Means: "can be cancelled, the old shares stay valid"},
+		{Phase: rotation.Cutover, Does: fmt.Sprintf("holders present %d of the %d new shares: the last of them is the switch", t, n), Means: "no way back"},
+		{Phase: rotation.Cutover, Does: fmt.Sprintf("they present %d new shares once more, to a rekey that is cancelled", t), Means: "shows that they are in force"},
+		{Phase: rotation.Cleanup, Does: "they present the old shares, which must be refused; the encrypted shares are removed from Vault", Means: "restarts nothing"},
+	}
+}
