@@ -71,7 +71,7 @@ func (e *examination) promised(ctx context.Context, w *wiring, c config.Credenti
 	for _, r := range p.Check(tried, now, e.proven[c.Name]) {
 		e.found = append(e.found, finding{c.Name, "versions", r})
 	}
-	if w.swarm == nil || w.held(c.Name) {
+	if w.swarm == nil || apart(p) {
 		return
 	}
 	e.check(ctx, c.Name, "services", func(ctx context.Context) ([]rotation.Remark, error) { return e.services(ctx, w, c, now) })

@@ -123,14 +123,18 @@ func (e *examination) wireOne(ctx context.Context, c config.Credential) *wiring 
 
 // target returns where a credential is read.
 func (w *wiring) target(name string) rotation.Target {
-	if p := w.procs[name]; p != nil && (w.swarm == nil || p.Target == rotation.Held{}) {
-		return p.Target
+	p := w.procs[name]
+	if p == nil || w.swarm != nil && !apart(p) {
+		return w.swarm
 	}
-	return w.swarm
+	return p.Target
 }
 
-// held reports whether no service reads a credential.
-func (w *wiring) held(name string) bool { return w.target(name) == rotation.Held{} }
+// apart reports whether a credential has a place of its own, beside the target.
+func apart(p *rotation.Standard) bool {
+	_, own := p.Backend.(rotation.Proceeder)
+	return own
+}
 
 // check runs a check in its own time.
 func (e *examination) check(ctx context.Context, credential, name string, run func(context.Context) ([]rotation.Remark, error)) bool {
@@ -161,7 +165,7 @@ func (e *examination) credential(ctx context.Context, w *wiring, c config.Creden
 	}
 	e.check(ctx, c.Name, "services", func(ctx context.Context) ([]rotation.Remark, error) { return e.services(ctx, w, c, now) })
 	e.check(ctx, c.Name, "services", warnings(w.target(c.Name), c.Name))
-	if w.swarm == nil || w.held(c.Name) {
+	if p := w.procs[c.Name]; w.swarm == nil || p != nil && apart(p) {
 		return
 	}
 	if p := w.procs[c.Name]; p != nil {

@@ -212,7 +212,7 @@ func (w *wiring) do(ctx context.Context, phase rotation.Phase, group []string, f
 	}
 	var procs []rotation.Procedure
 	for _, p := range standards {
-		procs = append(procs, p)
+		procs = append(procs, rotation.ProcedureOf(p))
 	}
 	for _, mustWait := range []func(context.Context, rotation.Phase, []string, phaseFlags) (rotation.Summary, bool, error){w.closedWindow, w.behind} {
 		if sum, waits, err := mustWait(ctx, phase, group, f); waits || err != nil {

@@ -207,7 +207,7 @@ func printTitle(w io.Writer, p rotation.Plan, c rotation.CredentialPlan) {
 		fmt.Fprintf(w, "   %s %s → %s", c.Noun, was, becomes)
 	}
 	switch {
-	case c.From == 0 || p.Back || len(c.Lines) > 0:
+	case c.From == 0 || p.Back || c.Ways != nil && c.Overlap == 0:
 	case oneLogin(c):
 		fmt.Fprintf(w, "   overlap %s, the old one is kept for a way back until %s", config.FormatDuration(c.Overlap), clock(c.Ends))
 	default:
@@ -281,10 +281,10 @@ func printForward(w io.Writer, p rotation.Plan) {
 	if p.Replaces {
 		what = "secret"
 	}
-	if printCeremony(w, p) {
-		return
-	}
 	for _, c := range p.Credentials {
+		if printWay(w, rotation.Prepare, c) {
+			continue
+		}
 		if ahead(rotation.Prepare, c) {
 			arms := "arm " + or(c.Becomes, "a "+c.Noun)
 			if c.Overwrites {
@@ -300,6 +300,9 @@ func printForward(w io.Writer, p rotation.Plan) {
 	if slices.ContainsFunc(p.Credentials, func(c rotation.CredentialPlan) bool { return ahead(rotation.Cutover, c) }) {
 		printChanges(w, "cutover", "its next", p)
 		printOverwrites(w, p)
+		for _, c := range p.Credentials {
+			printWay(w, rotation.Cutover, c)
+		}
 		printMoves(w, "cutover", p)
 	}
 	effect := "restarts nothing"
@@ -307,6 +310,9 @@ func printForward(w io.Writer, p rotation.Plan) {
 		effect = "an empty update per service, restarts nothing"
 	}
 	for _, c := range p.Credentials {
+		if c.From != 0 && printWay(w, rotation.Cleanup, c) {
+			continue
+		}
 		if c.From != 0 && ahead(rotation.Cleanup, c) {
 			removes := ""
 			if !c.Overwrites {
@@ -317,21 +323,33 @@ func printForward(w io.Writer, p rotation.Plan) {
 	}
 }
 
-// printCeremony prints what is ahead of what no service reads, which is a batch of its own.
-func printCeremony(w io.Writer, p rotation.Plan) bool {
-	for _, c := range p.Credentials {
-		for _, line := range c.Lines {
-			if ahead(line.Phase, c) || p.Back && line.Phase == rotation.Rollback {
-				fmt.Fprintf(w, "  %s\t%s\t%s\n", line.Phase, line.Does, line.Means)
-			}
+// printWay prints what a phase does that goes a way of its own, if it is still ahead, and
+// reports whether it goes one.
+func printWay(w io.Writer, phase rotation.Phase, c rotation.CredentialPlan) bool {
+	for _, way := range c.Ways[phase] {
+		if ahead(phase, c) {
+			fmt.Fprintf(w, "  %s\t%s\t%s\n", phase, way.Does, way.Effect)
 		}
 	}
-	return slices.ContainsFunc(p.Credentials, func(c rotation.CredentialPlan) bool { return len(c.Lines) > 0 })
+	return c.Ways != nil
+}
+
+// waysBack are those of what goes a way of its own, which is a batch by itself.
+func waysBack(p rotation.Plan) (out []rotation.Way) {
+	for _, c := range p.Credentials {
+		if c.To != 0 {
+			out = append(out, c.Ways[rotation.Rollback]...)
+		}
+	}
+	return out
 }
 
 // printBack prints what a rollback does.
 func printBack(w io.Writer, p rotation.Plan) {
-	if printCeremony(w, p) {
+	if ways := waysBack(p); len(ways) > 0 {
+		for _, way := range ways {
+			fmt.Fprintf(w, "  rollback\t%s\t%s\n", way.Does, way.Effect)
+		}
 		return
 	}
 	switch {
@@ -350,7 +368,7 @@ func printBack(w io.Writer, p rotation.Plan) {
 
 // printMoves says what a move does to the services, each once.
 func printMoves(w io.Writer, phase string, p rotation.Plan) {
-	if !p.Replaces && !slices.ContainsFunc(p.Credentials, func(c rotation.CredentialPlan) bool { return c.Overwrites }) {
+	if !p.Replaces && !slices.ContainsFunc(p.Credentials, func(c rotation.CredentialPlan) bool { return c.Overwrites || c.Ways != nil }) {
 		printMove(w, phase, p)
 	}
 	for _, s := range p.Services {

@@ -145,21 +145,34 @@ func (a *app) wireTargets(w *wiring, prints *secret.Fingerprinter, f phaseFlags)
 				MinimumAge: c.MinAge, Strict: c.Strict, AcceptGap: c.AcceptGap, ProbeTimeout: c.Rollout.HealthTimeout},
 		}
 	}
-	var err error
-	switch {
-	case w.cfg.Directory != nil:
-		err = a.wireDirectory(w)
-	case w.cfg.ActionsSecrets != nil:
-		err = a.wireActionsSecrets(w)
-	default:
-		err = a.wireSwarm(w)
+	if err := a.wireTarget(w); err != nil {
+		return err
 	}
-	for _, p := range w.procs {
-		if _, ok := p.Backend.(rotation.Ceremony); ok {
-			p.Target, p.Placements, w.adopters[p.Name] = rotation.Held{}, nil, rotation.Held{}
+	for name, p := range w.procs {
+		own, ok := p.Backend.(rotation.Proceeder)
+		if !ok {
+			continue
+		}
+		p.Target, p.Placements = own.Place(), nil
+		if t, ok := p.Target.(adopter); ok {
+			w.adopters[name] = t
 		}
 	}
-	return err
+	return nil
+}
+
+// wireTarget makes the target of the credentials that have no place of their own.
+func (a *app) wireTarget(w *wiring) error {
+	switch {
+	case w.cfg.Directory != nil:
+		return a.wireDirectory(w)
+	case w.cfg.ActionsSecrets != nil:
+		return a.wireActionsSecrets(w)
+	case w.cfg.Swarm != nil:
+		return a.wireSwarm(w)
+	}
+	w.engine.Leaser = &rotation.JournalLeaser{Journal: w.journal, Now: a.Now, Kept: func() { w.kept.Store(true) }}
+	return nil
 }
 
 func (a *app) wireDirectory(w *wiring) error {
@@ -205,6 +218,9 @@ func (r restarting) RestartCommand(credential string) []string { return r.Restar
 // service has a reader all the same, which needs every field.
 func readers(c config.Credential) []rotation.Placement {
 	places := placements(c)
+	if c.Elsewhere() != "" {
+		return nil
+	}
 	f, ok := c.Settings.(interface{ Fields() []string })
 	if len(places) > 0 || !ok {
 		return places

@@ -30,7 +30,7 @@ import (
 //	Pace() (every, overlap time.Duration)  how often it is rotated, and how long two are valid, by default
 //	Life() time.Duration                   how long a version can be valid at all
 //	Place() (key, folder string)           the folder that its target must keep it in, and its key
-//	Held() bool                            people hold it, or nobody does: no service reads it
+//	Elsewhere() string                     who keeps it in place of a target, which then does nothing; "": nobody
 type Section func(decode func(into any) error) (settings any, err error)
 
 // A Config is a configuration that was checked.
@@ -39,7 +39,7 @@ type Config struct {
 	JournalGitHub  bool            // whether the journal is a branch on GitHub
 	GitHub         *GitHub         // nil: what the workflow's run says
 	FingerprintKey secret.Source   // zero: the journal's own
-	Swarm          *Swarm          // nil if the target is another
+	Swarm          *Swarm          // nil if the target is another, or none is needed
 	Directory      *Directory      // nil if the target is another
 	ActionsSecrets *ActionsSecrets `json:",omitempty"` // nil if the target is another
 	Credentials    []Credential    // in the order of the file

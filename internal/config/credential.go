@@ -66,11 +66,15 @@ func (p *parser) credential(cfg *Config, name, n *yaml.Node, key string) (Creden
 	p.decode(rest, key, reflect.ValueOf(&e).Elem())
 	p.homes = homes
 	p.fill(&c, e, n, key)
+	if c.Elsewhere() != "" {
+		p.elsewhere(cfg, &c, n, key)
+		p.approve(c.Approve, n, key)
+		p.windows(&c, e.Windows, n, key)
+		p.allow(c.Allow, n, key)
+		return c, true
+	}
 	fields := p.fields(cfg, &c, n, key)
-	switch {
-	case isHeld(&c):
-		p.held(n, key)
-	case cfg.ActionsSecrets == nil:
+	if cfg.ActionsSecrets == nil {
 		p.services(cfg, &c, e, n, key, fields)
 	}
 	p.ignored(&c, n, key)
@@ -79,7 +83,7 @@ func (p *parser) credential(cfg *Config, name, n *yaml.Node, key string) (Creden
 	p.windows(&c, e.Windows, n, key)
 	p.allow(c.Allow, n, key)
 	p.swarmOnly(cfg, n, key)
-	if cfg.ActionsSecrets != nil && !isHeld(&c) {
+	if cfg.ActionsSecrets != nil {
 		p.inActions(&c, n, key)
 	}
 	p.place(cfg, &c, n, key)

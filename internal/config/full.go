@@ -81,6 +81,9 @@ func (c *Config) full(cred Credential) (*yaml.Node, error) {
 	if c.ActionsSecrets != nil {
 		e.Stack, e.Ignore, e.Rollout = nil, nil, Rollout{HealthTimeout: cred.Rollout.HealthTimeout}
 	}
+	if cred.Elsewhere() != "" {
+		e.Through, e.Stack, e.Render, e.Secrets, e.Ignore, e.Restart, e.Mounts, e.Rollout = "", nil, nil, nil, nil, nil, "", Rollout{}
+	}
 	for _, s := range cred.Services {
 		node, err := encode(reflect.ValueOf(s))
 		if err != nil {

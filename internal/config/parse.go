@@ -90,6 +90,7 @@ func (p *parser) config(f file) *Config {
 			cfg.Credentials = append(cfg.Credentials, c)
 		}
 	}
+	cfg.targetless(p.doc)
 	p.order(cfg, &f.Credentials)
 	cfg.Reminders = p.reminders(&f.Reminders)
 	cfg.Notify = p.notify(&f.Notify)

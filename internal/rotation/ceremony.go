@@ -10,13 +10,13 @@ import (
 // A Ceremony is a backend whose versions no service reads and Keyturn never has: people hold
 // them, as the shares of a key, or nobody does, as with a key inside its system. The next
 // version is made and comes into force in the cutover, after the approval, by steps of
-// the backend's own, and cleanup proves by others that the one before is dead. Its
-// target is [Held].
+// the backend's own, and cleanup proves by others that the one before is dead. Its place
+// is [Held], and its procedure what [NewCeremony] makes.
 //
 // The steps of a cutover take no way back that they cannot know: where it may be that the
 // next version is in force, their Undo is refused.
 type Ceremony interface {
-	Backend
+	Proceeder
 	Preflighter
 
 	// CeremonySteps returns the steps of a cutover, of a cleanup, or of a rollback once the
@@ -24,26 +24,34 @@ type Ceremony interface {
 	// later one [Prove].
 	CeremonySteps(Phase) []Step
 
-	// Lines say what the phases do, in a plan.
-	Lines() []PlanLine
-
 	// InForce says in a clause, for people, what is known of the version that is in force.
 	// It reads only.
 	InForce(context.Context, Version) (string, error)
 }
 
-// ceremonySteps are the steps of a phase of a [Ceremony].
-func (s *Standard) ceremonySteps(b Ceremony, p Phase) []Step {
-	switch p {
+// NewCeremony returns the procedure of a ceremony.
+func NewCeremony(s *Standard, b Ceremony) Procedure { return &ceremonial{s, b} }
+
+type ceremonial struct {
+	*Standard
+	ceremony Ceremony
+}
+
+// Steps implements [Procedure].
+func (p *ceremonial) Steps(phase Phase) (before, after []Step) {
+	switch phase {
 	case Prepare:
-		return []Step{{Name: "preflight", Do: s.preflight}, {Name: "identify", Do: s.identify}}
+		return []Step{{Name: "preflight", Do: p.preflight}, {Name: "identify", Do: p.identify}}, nil
 	case Validate:
 		return []Step{{Name: "ready", Do: func(ctx context.Context, c Credential) (Result, error) {
-			return Result{}, b.Preflight(ctx, c)
-		}}}
+			return Result{}, p.ceremony.Preflight(ctx, c)
+		}}}, nil
 	}
-	return b.CeremonySteps(p)
+	return p.ceremony.CeremonySteps(phase), nil
 }
+
+// Settle implements [Procedure]: nothing is made before the cutover.
+func (p *ceremonial) Settle(context.Context, Credential) (Verdict, error) { return Keep, nil }
 
 // checkCeremony is what can be told of versions that nobody can try.
 func (s *Standard) checkCeremony(ctx context.Context, b Ceremony, current Version) []Remark {
@@ -54,7 +62,7 @@ func (s *Standard) checkCeremony(ctx context.Context, b Ceremony, current Versio
 	return []Remark{{Level: Fine, Text: fmt.Sprintf("version %d: %s", current.Number, said)}}
 }
 
-// Held is the target of a [Ceremony]: no service reads its versions, and nothing of them
+// Held is the place of a [Ceremony]: no service reads its versions, and nothing of them
 // is stored anywhere.
 type Held struct{}
 

@@ -50,21 +50,14 @@ type CredentialPlan struct {
 	// over it, and there is no way back but forward.
 	Overwrites bool `json:"overwrites,omitempty"`
 
-	// Lines say what the phases of a [Ceremony] do.
-	Lines []PlanLine `json:"ceremony,omitempty"`
+	// Ways says what the phases do, where that is not as usual.
+	Ways map[Phase][]Way `json:"ways,omitempty"`
 
 	Noun string `json:"-"` // what the backend's versions are, such as "login"
 
 	Public  map[string]string `json:"-"` // what the next version says in public
 	Overlap time.Duration     `json:"-"` // written as overlap_ms
 	Ends    time.Time         `json:"-"` // when the old version ends, or would if it were cut over now
-}
-
-// A PlanLine says what a phase does, and what that means for others.
-type PlanLine struct {
-	Phase Phase  `json:"phase"`
-	Does  string `json:"does"`
-	Means string `json:"means"`
 }
 
 // MarshalJSON writes the overlap in milliseconds.
@@ -185,8 +178,8 @@ func (s *Standard) plan(ctx context.Context, c Credential, back bool) Credential
 		p.Command = r.RestartCommand(s.Name)
 	}
 	p.Noun = NounOf(s.Backend)
-	if b, ok := s.Backend.(Ceremony); ok {
-		p.Lines = b.Lines()
+	if own, ok := s.Backend.(Proceeder); ok {
+		p.Ways = own.Ways()
 	}
 	p.Overwrites = s.Target.Traits().OneVersion
 	for _, o := range last.Objects {

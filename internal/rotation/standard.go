@@ -78,9 +78,6 @@ func (s *Standard) lock(ctx context.Context) (func(context.Context) error, error
 
 // Steps implements [Procedure].
 func (s *Standard) Steps(p Phase) (before, after []Step) {
-	if b, ok := s.Backend.(Ceremony); ok {
-		return s.ceremonySteps(b, p), nil
-	}
 	switch p {
 	case Prepare:
 		return s.prepareSteps(), nil
@@ -197,8 +194,8 @@ func (s *Standard) Shifts(p Phase, c Credential) (Target, []Shift) {
 // completely and works.
 func (s *Standard) Settle(ctx context.Context, c Credential) (Verdict, error) {
 	next := c.Next()
-	if _, ok := s.Backend.(Ceremony); ok || s.Target.Traits().OneVersion {
-		return Keep, nil // nothing is made before the cutover
+	if s.Target.Traits().OneVersion {
+		return Keep, nil
 	}
 	holding, err := s.Target.Observe(ctx, next)
 	if err != nil {

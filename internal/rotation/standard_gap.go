@@ -20,7 +20,7 @@ func (s *Standard) gapped() bool {
 
 // gap says what fails for a time at a cutover, or "".
 func (s *Standard) gap() string {
-	if g, ok := s.Backend.(Gapped); ok {
+	if g, ok := s.Backend.(interface{ Gap() string }); ok { // a gapped one, or one that says what else must be accepted
 		return g.Gap()
 	}
 	if s.Target.Traits().OneVersion {

@@ -37,6 +37,14 @@ func NewKeyring(s Settings, o Options) (*Keyring, error) {
 	return &Keyring{settings: s, options: o}, nil
 }
 
+// Procedure implements [rotation.Proceeder].
+func (k *Keyring) Procedure(standard *rotation.Standard) rotation.Procedure {
+	return rotation.NewCeremony(standard, k)
+}
+
+// Place implements [rotation.Proceeder]: people have it, or nobody has.
+func (k *Keyring) Place() rotation.Target { return rotation.Held{} }
+
 // Noun implements [rotation.Nouner].
 func (k *Keyring) Noun() string { return "encryption key" }
 
@@ -147,12 +155,13 @@ func (k *Keyring) InForce(ctx context.Context, v rotation.Version) (said string,
 	return said, err
 }
 
-// Lines implements [rotation.Ceremony].
-func (k *Keyring) Lines() []rotation.PlanLine {
-	return []rotation.PlanLine{
-		{Phase: rotation.Prepare, Does: "looks at Vault", Means: "changes nothing"},
-		{Phase: rotation.Cutover, Does: "Vault makes a new key, and encrypts with it from then on", Means: "no way back"},
-		{Phase: rotation.Cleanup, Does: "the old key is seen to be out of use; it stays in the keyring, to read what it encrypted", Means: "restarts nothing"},
+// Ways implements [rotation.Proceeder].
+func (k *Keyring) Ways() map[rotation.Phase][]rotation.Way {
+	return map[rotation.Phase][]rotation.Way{
+		rotation.Prepare:  {{Does: "looks at Vault", Effect: "changes nothing"}},
+		rotation.Cutover:  {{Does: "Vault makes a new key, and encrypts with it from then on", Effect: "no way back"}},
+		rotation.Rollback: {{Does: "nothing was made yet", Effect: "restarts nothing"}},
+		rotation.Cleanup:  {{Does: "the old key is seen to be out of use; it stays in the keyring, to read what it encrypted", Effect: "restarts nothing"}},
 	}
 }
 

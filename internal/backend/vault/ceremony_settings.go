@@ -25,6 +25,17 @@ type Shares struct {
 // Barrier is the key with which Vault encrypts what it stores. It has nothing to say.
 type Barrier struct{}
 
+// Elsewhere says who has what no service reads; "" for what services read.
+func (s Settings) Elsewhere() string {
+	switch {
+	case s.Seal != nil || s.Recovery != nil:
+		return "people hold its shares"
+	case s.Barrier != nil:
+		return "Vault keeps it, and shows it to nobody"
+	}
+	return ""
+}
+
 // Held reports whether no service reads what is rotated.
 func (s Settings) Held() bool { return s.Seal != nil || s.Recovery != nil || s.Barrier != nil }
 

@@ -60,6 +60,14 @@ func NewSeal(s Settings, o Options) (*Seal, error) {
 	return seal, err
 }
 
+// Procedure implements [rotation.Proceeder].
+func (s *Seal) Procedure(standard *rotation.Standard) rotation.Procedure {
+	return rotation.NewCeremony(standard, s)
+}
+
+// Place implements [rotation.Proceeder]: people have it, or nobody has.
+func (s *Seal) Place() rotation.Target { return rotation.Held{} }
+
 // Noun implements [rotation.Nouner].
 func (s *Seal) Noun() string { return s.kind.noun }
 
@@ -256,14 +264,17 @@ func (s *Seal) Examine(ctx context.Context) ([]rotation.Remark, error) {
 		Text: fmt.Sprintf("the %s is being made anew: %d of %d shares presented, nonce %s", s.kind.noun, under.Progress, under.Required, under.Nonce)}}, nil
 }
 
-// Lines implements [rotation.Ceremony].
-func (s *Seal) Lines() []rotation.PlanLine {
+// Ways implements [rotation.Proceeder].
+func (s *Seal) Ways() map[rotation.Phase][]rotation.Way {
 	n, t := len(s.holders), s.shares.Threshold
-	return []rotation.PlanLine{
-		{Phase: rotation.Prepare, Does: "looks at Vault and at the holders' keys", Means: "changes nothing"},
-		{Phase: rotation.Cutover, Does: "holders present the old shares to Vault, which encrypts the new ones for them", Means: "can be cancelled, the old shares stay valid"},
-		{Phase: rotation.Cutover, Does: fmt.Sprintf("holders present %d of the %d new shares: the last of them is the switch", t, n), Means: "no way back"},
-		{Phase: rotation.Cutover, Does: fmt.Sprintf("they present %d new shares once more, to a rekey that is cancelled", t), Means: "shows that they are in force"},
-		{Phase: rotation.Cleanup, Does: "they present the old shares, which must be refused; the encrypted shares are removed from Vault", Means: "restarts nothing"},
+	return map[rotation.Phase][]rotation.Way{
+		rotation.Prepare: {{Does: "looks at Vault and at the holders' keys", Effect: "changes nothing"}},
+		rotation.Cutover: {
+			{Does: "holders present the old shares to Vault, which encrypts the new ones for them", Effect: "can be cancelled, the old shares stay valid"},
+			{Does: fmt.Sprintf("holders present %d of the %d new shares: the last of them is the switch", t, n), Effect: "no way back"},
+			{Does: fmt.Sprintf("they present %d new shares once more, to a rekey that is cancelled", t), Effect: "shows that they are in force"},
+		},
+		rotation.Rollback: {{Does: "the rekey is cancelled", Effect: "the old shares stay valid"}},
+		rotation.Cleanup:  {{Does: "they present the old shares, which must be refused; the encrypted shares are removed from Vault", Effect: "restarts nothing"}},
 	}
 }

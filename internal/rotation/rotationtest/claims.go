@@ -39,8 +39,9 @@ func (s Setup) Line() string {
 		return no
 	}
 	_, minted := s.Backend.(rotation.Minter)
+	_, ownWay := s.Backend.(rotation.Proceeder) // its system makes the value, and is told to
 	atOnce := "yes"
-	if g, ok := s.Backend.(rotation.Gapped); ok {
+	if g, ok := s.Backend.(interface{ Gap() string }); ok {
 		atOnce = "no: " + ofTheTest.ReplaceAllString(g.Gap(), "a login")
 	}
 	back := "until cleanup"
@@ -61,18 +62,23 @@ func (s Setup) Line() string {
 	_, compared := s.Backend.(rotation.Comparer)
 	_, adopts := s.Backend.(rotation.Adopter)
 	cells := []string{
-		"[" + s.Claims.Kind + "](" + s.Claims.Page + ")", atOnce, is(minted, cmp.Or(s.Claims.Value, "theirs"), "ours"), expiry, is(own, "yes", "no"), back,
+		"[" + s.Claims.Kind + "](" + s.Claims.Page + ")", atOnce, is(minted || ownWay, cmp.Or(s.Claims.Value, "theirs"), "ours"), expiry, is(own || ownWay, "yes", "no"), back,
 		is(s.Session != nil, "counted and ended", "none are counted"), is(compared, "compared", "as they are"), is(adopts, "yes", "no"), s.Claims.Dead,
 	}
 	return "| " + strings.Join(cells, " | ") + " |"
 }
 
-// claims holds the line of a backend against the page.
 func claims(t *testing.T, c *contract) {
 	if c.Claims == nil {
 		t.Skip("a variant, which has no line of its own")
 	}
-	line := c.Line()
+	Claim(t, c.Setup)
+}
+
+// Claim holds the line of a backend against the page.
+func Claim(t *testing.T, s Setup) {
+	t.Helper()
+	line := s.Line()
 	text, err := os.ReadFile(tableOfBackends)
 	if err != nil {
 		t.Fatal(err)
