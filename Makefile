@@ -87,6 +87,8 @@ lint: $(LINT_BIN)/.stamp
 	$(LINT_BIN)/actionlint -shellcheck= -pyflakes= $(WORKFLOWS)
 	@# The one example that is no workflow is held against Kubernetes' own types.
 	$(GO) -C tools/k8s run . < workflows-examples/cronjob.yml
+	@# What is written to a Certificate is held against cert-manager's own code.
+	$(GO) -C tools/certmanager run . $(CURDIR)/internal/backend/certificate/testdata/issuing/*.json $(CURDIR)/docs/backends/certificate.md
 	@# The action itself is checked through a workflow that uses it: the one of its page.
 	@trap 'rm -f .github/workflows/page.yml' EXIT && \
 	sed -n '/^```yaml$$/,/^```$$/{//!p}' docs/action.md | sed 's#keyturn/keyturn@v1#./#' > .github/workflows/page.yml && \

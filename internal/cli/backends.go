@@ -121,6 +121,12 @@ func newCertificate(a *app, s certificate.Settings, how reached) (rotation.Backe
 	if o.Roots, err = authority(s.Roots, "the certificates"); err != nil {
 		return nil, err
 	}
+	if s.Trigger != "" {
+		if o.CA, err = authority(s.CertManager.CA, "Kubernetes"); err != nil {
+			return nil, err
+		}
+		return certificate.NewManaged(s, o, how.emergency || how.revoking)
+	}
 	if s.Adopt != "" {
 		if o.Adopted, err = os.ReadFile(s.Adopt); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, usagef("the path is relative to the working directory", "reading the certificate that services serve today: %w", err)

@@ -191,17 +191,21 @@ func (s Settings) fitsKey(key crypto.PublicKey) error {
 	if want == "" {
 		want = ecdsaP256
 	}
-	got := ""
-	switch k := key.(type) {
-	case *ecdsa.PublicKey:
-		got = fmt.Sprintf("ecdsa-p%d", k.Curve.Params().BitSize)
-	case *rsa.PublicKey:
-		got = fmt.Sprintf("rsa-%d", k.N.BitLen())
-	}
-	if got != want {
+	if kindOf(key) != want {
 		return fmt.Errorf("its key is not %s", want)
 	}
 	return nil
+}
+
+// kindOf names the kind of a key as key-type does.
+func kindOf(key crypto.PublicKey) string {
+	switch k := key.(type) {
+	case *ecdsa.PublicKey:
+		return fmt.Sprintf("ecdsa-p%d", k.Curve.Params().BitSize)
+	case *rsa.PublicKey:
+		return fmt.Sprintf("rsa-%d", k.N.BitLen())
+	}
+	return "of another kind"
 }
 
 // namesOf returns the names of a certificate, sorted.

@@ -140,29 +140,22 @@ func (t trial) at(ctx context.Context, endpoint string) rotation.EndpointResult 
 	if endpoint == itself || t.found == nil || pending || t.settings.State != rotation.Current && valid {
 		return t.own
 	}
-	host, port, err := splitProbe(endpoint)
+	seen, err := t.seen(ctx, endpoint)
 	if err != nil {
 		return rotation.EndpointResult{Answer: rotation.Inconclusive, Reason: err.Error()}
 	}
-	ctx, cancel := context.WithTimeout(ctx, remote.CallTimeout)
-	defer cancel()
-	addresses, err := net.DefaultResolver.LookupHost(ctx, host)
-	if err != nil || len(addresses) == 0 {
-		return rotation.EndpointResult{Answer: rotation.Inconclusive, Reason: fmt.Sprintf("the name %s has no address here", host)}
-	}
-	served := t.served(ctx, addresses, port)
-	for i, s := range served {
+	for _, s := range seen {
 		switch {
 		case s.err != nil:
-			return rotation.EndpointResult{Answer: rotation.Inconclusive, Reason: fmt.Sprintf("%s: %v", addresses[i], s.err)}
+			return rotation.EndpointResult{Answer: rotation.Inconclusive, Reason: fmt.Sprintf("%s: %v", s.address, s.err)}
 		case s.ours && !valid && t.settings.State != rotation.Current:
-			return rotation.EndpointResult{Answer: rotation.Alive, Reason: fmt.Sprintf("%s still serves it, though: %s", addresses[i], t.own.Reason)}
+			return rotation.EndpointResult{Answer: rotation.Alive, Reason: fmt.Sprintf("%s still serves it, though: %s", s.address, t.own.Reason)}
 		case !s.ours && valid:
-			return rotation.EndpointResult{Answer: rotation.Unfit, Reason: fmt.Sprintf("%s serves another certificate (%s)", addresses[i], s.serial)}
+			return rotation.EndpointResult{Answer: rotation.Unfit, Reason: fmt.Sprintf("%s serves another certificate (%s)", s.address, s.serial)}
 		}
 	}
 	r := t.own
-	r.Reason = strings.TrimPrefix(fmt.Sprintf("%s; %d addresses were asked", r.Reason, len(addresses)), "; ")
+	r.Reason = strings.TrimPrefix(fmt.Sprintf("%s; %d addresses were asked", r.Reason, len(seen)), "; ")
 	if valid {
 		r.Reason = ""
 	}
@@ -171,20 +164,34 @@ func (t trial) at(ctx context.Context, endpoint string) rotation.EndpointResult 
 
 // A sight is what one address serves.
 type sight struct {
-	ours   bool
-	serial string
-	err    error
+	address string // without the port
+	ours    bool
+	serial  string
+	err     error
 }
 
-// served asks every address at once.
-func (t trial) served(ctx context.Context, addresses []string, port string) []sight {
+// seen asks every address of an endpoint at once.
+func (t trial) seen(ctx context.Context, endpoint string) ([]sight, error) {
+	host, port, err := splitProbe(endpoint)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, remote.CallTimeout)
+	defer cancel()
+	addresses, err := net.DefaultResolver.LookupHost(ctx, host)
+	if err != nil || len(addresses) == 0 {
+		return nil, unknown("", "the name %s has no address here", host)
+	}
 	out := make([]sight, len(addresses))
 	var wg sync.WaitGroup
 	for i, a := range addresses {
-		wg.Go(func() { out[i] = t.look(ctx, net.JoinHostPort(a, port)) })
+		wg.Go(func() {
+			out[i] = t.look(ctx, net.JoinHostPort(a, port))
+			out[i].address = a
+		})
 	}
 	wg.Wait()
-	return out
+	return out, nil
 }
 
 // look asks one address by each name.

@@ -11,5 +11,5 @@ import (
 func TestPage(t *testing.T) {
 	names := append((*certificate.Settings)(nil).NotBuilt(), (*certificate.ACME)(nil).NotBuilt()...)
 	rotationtest.Page(t, "certificate", certificate.Section, append(names, certificate.Settings{}.Fields()...),
-		certificate.Settings{}, certificate.ACME{}, certificate.HTTP01{}, certificate.DNS01{})
+		certificate.Settings{}, certificate.ACME{}, certificate.HTTP01{}, certificate.DNS01{}, certificate.CertManager{})
 }

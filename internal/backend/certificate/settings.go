@@ -43,6 +43,13 @@ type Settings struct {
 
 	// Adopt is the path of the PEM file with the certificate that services serve today.
 	Adopt string `yaml:"adopt"`
+
+	// Trigger says who is told to issue it, where another system makes it and keeps it:
+	// "cert-manager".
+	Trigger string `yaml:"trigger"`
+
+	// CertManager is there if that is cert-manager.
+	CertManager *CertManager `yaml:"cert-manager"`
 }
 
 // ACME says how an ACME server is asked, and how it is shown whose the names are.
@@ -97,7 +104,7 @@ type DNS01 struct {
 }
 
 // NotBuilt names keys of later releases.
-func (*Settings) NotBuilt() []string { return []string{"vault", "step-ca", "rotate-ca", "trigger"} }
+func (*Settings) NotBuilt() []string { return []string{"vault", "step-ca", "rotate-ca"} }
 
 // NotBuilt names keys of later releases.
 func (*ACME) NotBuilt() []string { return []string{"external-account", "tls-alpn-01", "rollover"} }
@@ -118,7 +125,12 @@ const (
 )
 
 // Fields returns the names of the fields of every version.
-func (Settings) Fields() []string { return []string{fieldCertificate, fieldKey} }
+func (s Settings) Fields() []string {
+	if s.Trigger != "" {
+		return nil // no service of ours reads them
+	}
+	return []string{fieldCertificate, fieldKey}
+}
 
 // PublicFields returns the names of the fields that are no secret. A certificate is none,
 // and is a file all the same: it is mounted together with its key.
@@ -169,7 +181,9 @@ func (s Settings) check() error {
 		faults = append(faults, &rotation.Fault{Path: path, Text: fmt.Sprintf(format, args...), Tip: tip})
 	}
 	s.checkNames(fault)
-	if s.ACME == nil {
+	if s.Trigger != "" || s.CertManager != nil {
+		s.checkManaged(fault)
+	} else if s.ACME == nil {
 		fault("acme", "write acme: {directory: https://acme-v02.api.letsencrypt.org/directory, …}", "nothing says who issues it")
 	} else {
 		s.ACME.check(s.Names, fault)

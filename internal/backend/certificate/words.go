@@ -10,6 +10,9 @@ func (Settings) Documented() map[string]string {
 		"probe":    "Where services serve the certificate: tls://HOST:PORT. Every address of the host is asked; tasks.NAME has one for each task of a service.",
 		"crl":      "The URL of the list of revoked certificates, where what is issued names neither one nor an OCSP responder.",
 		"adopt":    "The path of the PEM file with the certificate that services serve today.",
+
+		"trigger":      "Who is told to issue it, where another system makes and keeps it: cert-manager.",
+		"cert-manager": "The Certificate of cert-manager, and how Kubernetes is asked.",
 	}
 }
 
