@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/keyturn/keyturn/internal/backend/remote"
+	"github.com/keyturn/keyturn/internal/backend/remote/vaultapi"
 	"github.com/keyturn/keyturn/internal/rotation"
 	"github.com/keyturn/keyturn/internal/secret"
 )
@@ -71,8 +72,6 @@ func New(s Settings, o Options) (*Backend, error) {
 // Noun implements [rotation.Nouner].
 func (b *Backend) Noun() string { return "secret-id" }
 
-func (b *Backend) open(ctx context.Context) (*client, error) { return open(ctx, b.settings, b.options) }
-
 func (b *Backend) titleOf(number int) string { return rotation.Title(b.options.Credential, number) }
 
 // publicLike is the public field that says from which secret-id metadata and addresses are
@@ -88,7 +87,7 @@ func (b *Backend) Identify(ctx context.Context, next rotation.Version, others []
 	if err != nil {
 		return next, err
 	}
-	defer c.close()
+	defer c.Close()
 	roleID, err := b.roleID(ctx, c)
 	if err != nil {
 		return next, err
@@ -120,11 +119,11 @@ func (a AppRole) declared() bool {
 }
 
 // roleID reads it, and refuses a role that is not there.
-func (b *Backend) roleID(ctx context.Context, c *client) (string, error) {
+func (b *Backend) roleID(ctx context.Context, c *vaultapi.Client) (string, error) {
 	var answer struct {
 		RoleID string `json:"role_id"`
 	}
-	found, err := c.read(ctx, "reading the role-id of "+b.role.Role, b.path("/role-id"), &answer)
+	found, err := c.Read(ctx, "reading the role-id of "+b.role.Role, b.path("/role-id"), &answer)
 	if err == nil && (!found || answer.RoleID == "") {
 		err = refused("see: vault list auth/"+b.role.mount()+"/role", "there is no role %q at auth/%s", b.role.Role, b.role.mount())
 	}
@@ -150,7 +149,7 @@ func (b *Backend) Observe(ctx context.Context, v rotation.Version) (rotation.Sta
 	if err != nil {
 		return rotation.Standing{}, err
 	}
-	defer c.close()
+	defer c.Close()
 	s, err := b.find(ctx, c, v)
 	if err != nil {
 		return rotation.Standing{}, err
@@ -182,7 +181,7 @@ func (b *Backend) Arm(ctx context.Context, v rotation.Version, m rotation.Materi
 	if err != nil {
 		return err
 	}
-	defer c.close()
+	defer c.Close()
 	if made, err := b.made(ctx, c, v, value); made || err != nil {
 		return err
 	}
@@ -210,7 +209,7 @@ func (b *Backend) Arm(ctx context.Context, v rotation.Version, m rotation.Materi
 }
 
 // made reports whether Vault has the version's secret-id, and refuses one with another value.
-func (b *Backend) made(ctx context.Context, c *client, v rotation.Version, value secret.Value) (bool, error) {
+func (b *Backend) made(ctx context.Context, c *vaultapi.Client, v rotation.Version, value secret.Value) (bool, error) {
 	s, err := b.find(ctx, c, v)
 	if err != nil || s == nil {
 		return false, err
@@ -223,7 +222,7 @@ func (b *Backend) made(ctx context.Context, c *client, v rotation.Version, value
 }
 
 // wanted is what the secret-id of a version is made with.
-func (b *Backend) wanted(ctx context.Context, c *client, v rotation.Version) (secretID, error) {
+func (b *Backend) wanted(ctx context.Context, c *vaultapi.Client, v rotation.Version) (secretID, error) {
 	var from secretID
 	if like := v.Public[publicLike]; like != "" {
 		s, err := b.lookup(ctx, c, like)
@@ -265,7 +264,7 @@ func (b *Backend) End(ctx context.Context, v rotation.Version, why rotation.Why)
 	if err != nil {
 		return err
 	}
-	defer c.close()
+	defer c.Close()
 	s, err := b.find(ctx, c, v)
 	if err != nil {
 		return err
@@ -297,7 +296,7 @@ func (b *Backend) Compare(ctx context.Context, next, current rotation.Version) e
 	if err != nil {
 		return err
 	}
-	defer c.close()
+	defer c.Close()
 	var found [2]secretID
 	for i, v := range []rotation.Version{next, current} {
 		s, err := b.find(ctx, c, v)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/hashicorp/vault/api"
 
+	"github.com/keyturn/keyturn/internal/backend/remote/vaultapi"
 	"github.com/keyturn/keyturn/internal/rotation"
 )
 
@@ -58,14 +59,14 @@ func termOf(v rotation.Version) int {
 const publicTerm = "term"
 
 // with gives a step its connections, and what Vault says of the key in use.
-func (k *Keyring) with(ctx context.Context, do func(c *client, now *api.KeyStatus) error) error {
-	c, err := open(ctx, k.settings, k.options)
+func (k *Keyring) with(ctx context.Context, do func(c *vaultapi.Client, now *api.KeyStatus) error) error {
+	c, err := vaultapi.Open(ctx, k.settings.access(), k.options.Options)
 	if err != nil {
 		return err
 	}
-	defer c.close()
+	defer c.Close()
 	var now *api.KeyStatus
-	err = c.sys(ctx, "asking for the encryption key", func(sys *api.Sys, ctx context.Context) (err error) {
+	err = sys(ctx, c, "asking for the encryption key", func(sys *api.Sys, ctx context.Context) (err error) {
 		now, err = sys.KeyStatusWithContext(ctx)
 		return err
 	})
@@ -88,7 +89,7 @@ func (k *Keyring) Observe(ctx context.Context, v rotation.Version) (out rotation
 	if term == 0 {
 		return rotation.Standing{Status: rotation.Absent}, nil
 	}
-	err = k.with(ctx, func(_ *client, now *api.KeyStatus) error {
+	err = k.with(ctx, func(_ *vaultapi.Client, now *api.KeyStatus) error {
 		out.Status = rotation.Ended
 		if now.Term == term {
 			out.Status = rotation.Armed
@@ -120,21 +121,21 @@ func (k *Keyring) Preflight(ctx context.Context, cred rotation.Credential) error
 	if cred.Open != nil && cred.Open.From == 0 {
 		return refused("keyturn adopt "+k.options.Credential, "the encryption key that is in use is not on the record")
 	}
-	c, err := open(ctx, k.settings, k.options)
+	c, err := vaultapi.Open(ctx, k.settings.access(), k.options.Options)
 	if err != nil {
 		return err
 	}
-	defer c.close()
-	if err := c.allReady(ctx); err != nil {
+	defer c.Close()
+	if err := c.Ready(ctx); err != nil {
 		return err
 	}
-	return c.rights(ctx, map[string][]string{"sys/key-status": {"read"}, "sys/rotate": {"update", "sudo"}})
+	return c.Rights(ctx, map[string][]string{"sys/key-status": {"read"}, "sys/rotate": {"update", "sudo"}})
 }
 
 // Adopt takes over the key that is in use.
 func (k *Keyring) Adopt(ctx context.Context, v rotation.Version) (rotation.Version, error) {
 	v = v.Clone()
-	err := k.with(ctx, func(_ *client, now *api.KeyStatus) error {
+	err := k.with(ctx, func(_ *vaultapi.Client, now *api.KeyStatus) error {
 		v.Identity, v.Public = fmt.Sprintf("term %d", now.Term), map[string]string{publicTerm: strconv.Itoa(now.Term)}
 		return nil
 	})
@@ -143,7 +144,7 @@ func (k *Keyring) Adopt(ctx context.Context, v rotation.Version) (rotation.Versi
 
 // InForce implements [rotation.Ceremony].
 func (k *Keyring) InForce(ctx context.Context, v rotation.Version) (said string, err error) {
-	err = k.with(ctx, func(_ *client, now *api.KeyStatus) error {
+	err = k.with(ctx, func(_ *vaultapi.Client, now *api.KeyStatus) error {
 		said = fmt.Sprintf("term %d, made %s, encrypted %d times", now.Term, now.InstallTime.UTC().Format(time.DateTime), now.Encryptions)
 		if term := termOf(v); term != 0 && now.Term < term {
 			return refused("was an older snapshot brought back?", "Vault encrypts with term %d, and version %d has term %d", now.Term, v.Number, term)
@@ -188,12 +189,12 @@ func (k *Keyring) CeremonySteps(p rotation.Phase) []rotation.Step {
 func (k *Keyring) rotate(ctx context.Context, cred rotation.Credential) (r rotation.Result, err error) {
 	next, last := cred.Next(), termOf(cred.Last())
 	step, _ := cred.Open.Step(rotation.Cutover, "rotate", next.Number)
-	err = k.with(ctx, func(c *client, now *api.KeyStatus) error {
+	err = k.with(ctx, func(c *vaultapi.Client, now *api.KeyStatus) error {
 		if r.Observed = termOf(next) != 0 || step.Tried && now.Term > last; !r.Observed {
 			if err := rotation.CheckLease(ctx); err != nil {
 				return err
 			}
-			if err := c.sys(ctx, "making a new encryption key", func(sys *api.Sys, ctx context.Context) error { return sys.RotateWithContext(ctx) }); err != nil {
+			if err := sys(ctx, c, "making a new encryption key", func(sys *api.Sys, ctx context.Context) error { return sys.RotateWithContext(ctx) }); err != nil {
 				return err
 			}
 		}
@@ -202,7 +203,7 @@ func (k *Keyring) rotate(ctx context.Context, cred rotation.Credential) (r rotat
 	if err != nil || termOf(next) != 0 {
 		return r, err
 	}
-	err = k.with(ctx, func(_ *client, now *api.KeyStatus) error {
+	err = k.with(ctx, func(_ *vaultapi.Client, now *api.KeyStatus) error {
 		if now.Term <= last {
 			return rotation.Errorf(rotation.Unknown, "run it again: keyturn cutover "+cred.Name, "vault: a new key was made, and the one in use is still term %d", now.Term)
 		}
@@ -216,7 +217,7 @@ func (k *Keyring) rotate(ctx context.Context, cred rotation.Credential) (r rotat
 
 // unrotate is there for a run that was cut off before Vault heard of it.
 func (k *Keyring) unrotate(ctx context.Context, cred rotation.Credential, _ json.RawMessage) error {
-	return k.with(ctx, func(_ *client, now *api.KeyStatus) error {
+	return k.with(ctx, func(_ *vaultapi.Client, now *api.KeyStatus) error {
 		if now.Term <= termOf(cred.Last()) {
 			return nil
 		}
@@ -230,7 +231,7 @@ func (k *Keyring) noWayBack() error {
 
 // outOfUse looks whether the old key encrypts nothing any more.
 func (k *Keyring) outOfUse(ctx context.Context, cred rotation.Credential) (r rotation.Result, err error) {
-	err = k.with(ctx, func(_ *client, now *api.KeyStatus) error {
+	err = k.with(ctx, func(_ *vaultapi.Client, now *api.KeyStatus) error {
 		if old := termOf(cred.Last()); now.Term <= old {
 			return rotation.Errorf(rotation.Unknown, "was an older snapshot brought back?", "vault: term %d is in use again", now.Term)
 		}

@@ -3,6 +3,8 @@ package vault
 import (
 	"fmt"
 	"time"
+
+	"github.com/keyturn/keyturn/internal/backend/remote/vaultapi"
 )
 
 // Shares says who gets a share of a new key, and how many of them are needed.
@@ -49,7 +51,7 @@ func (s Shares) wait() time.Duration {
 	return defaultWait // it is empty, or a fault
 }
 
-func (s Shares) check(key string, fault faultFunc) {
+func (s Shares) check(key string, fault vaultapi.FaultFunc) {
 	switch n := len(s.Holders); {
 	case n == 0:
 		fault(key+".holders", "write the paths of their OpenPGP public keys: [keys/ann.asc, keys/bob.asc, keys/eve.asc]", "nobody gets a share")
@@ -71,7 +73,7 @@ func (s Shares) check(key string, fault faultFunc) {
 }
 
 // checkWhat sees to it that one thing is rotated.
-func (s Settings) checkWhat(fault faultFunc) {
+func (s Settings) checkWhat(fault vaultapi.FaultFunc) {
 	named := 0
 	for _, is := range []bool{s.AppRole != nil, s.Seal != nil, s.Recovery != nil, s.Barrier != nil} {
 		if is {
@@ -85,7 +87,7 @@ func (s Settings) checkWhat(fault faultFunc) {
 		fault("", "make it a credential of its own", "one of approle, seal, recovery and barrier is rotated, not several")
 	}
 	if s.AppRole != nil {
-		s.checkURLs("approle.probe", s.AppRole.Probe, fault)
+		vaultapi.CheckURLs("approle.probe", s.AppRole.Probe, s.InsecureTLS, fault)
 		s.AppRole.check(fault)
 	}
 	if s.Seal != nil {

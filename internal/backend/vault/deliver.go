@@ -10,11 +10,12 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/keyturn/keyturn/internal/backend/remote/vaultapi"
 	"github.com/keyturn/keyturn/internal/rotation"
 )
 
 // deliver writes the encrypted shares into their folder, and looks whether each holder has theirs.
-func (s *Seal) deliver(ctx context.Context, c *client, cred rotation.Credential) (rotation.Result, error) {
+func (s *Seal) deliver(ctx context.Context, c *vaultapi.Client, cred rotation.Credential) (rotation.Result, error) {
 	was, _ := begun(cred)
 	kept, err := s.kept(ctx, c)
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/vault/api"
 
 	"github.com/keyturn/keyturn/internal/backend/remote"
+	"github.com/keyturn/keyturn/internal/backend/remote/vaultapi"
 	"github.com/keyturn/keyturn/internal/rotation"
 	"github.com/keyturn/keyturn/internal/secret"
 )
@@ -107,12 +108,12 @@ func (t trial) try(ctx context.Context, endpoint string) rotation.EndpointResult
 	ctx, cancel := context.WithTimeout(ctx, remote.CallTimeout)
 	defer cancel()
 	r := rotation.EndpointResult{Answer: rotation.Inconclusive}
-	s, err := newServer(endpoint, secret.Value{}, t.spec.CA, t.settings.InsecureTLS, nil)
+	s, err := vaultapi.NewServer(endpoint, secret.Value{}, t.spec.CA, t.settings.InsecureTLS, nil)
 	if err != nil {
 		r.Reason = "the endpoint or the authority cannot be read"
 		return r
 	}
-	defer s.close()
+	defer s.Close()
 	made, err := t.login(ctx, s, map[string]any{fieldRoleID: t.roleID, fieldSecretID: string(t.secretID.Reveal())})
 	switch {
 	case isRefused(err):
@@ -128,16 +129,16 @@ func (t trial) try(ctx context.Context, endpoint string) rotation.EndpointResult
 	return r
 }
 
-func (t trial) login(ctx context.Context, s server, with map[string]any) (*api.Secret, error) {
-	return s.api.Logical().WriteWithContext(ctx, "auth/"+t.settings.Mount+"/login", with)
+func (t trial) login(ctx context.Context, s vaultapi.Server, with map[string]any) (*api.Secret, error) {
+	return s.API.Logical().WriteWithContext(ctx, "auth/"+t.settings.Mount+"/login", with)
 }
 
 // refused tells a secret-id that is not known from a role-id that is not, which Vault answers
 // alike: with a role-id that it knows and no secret-id, it misses the secret-id. That counts
 // as no refusal.
-func (t trial) refused(ctx context.Context, s server) rotation.EndpointResult {
+func (t trial) refused(ctx context.Context, s vaultapi.Server) rotation.EndpointResult {
 	_, err := t.login(ctx, s, map[string]any{fieldRoleID: t.roleID})
-	if a := answered(err); a != nil && a.status == http.StatusBadRequest && a.text == "missing secret_id" {
+	if a := vaultapi.Answered(err); a != nil && a.Status == http.StatusBadRequest && a.Text == "missing secret_id" {
 		return rotation.EndpointResult{Answer: rotation.Dead, Code: codeRefused, Reason: "it does not know the secret-id"}
 	}
 	if isRefused(err) {
@@ -164,23 +165,23 @@ func (t trial) judge(made *api.SecretAuth) (_ rotation.Answer, code, reason stri
 
 // giveBack revokes the token of a trial. A role whose tokens may not do that leaves it to
 // its time.
-func (t trial) giveBack(ctx context.Context, s server, token string) {
+func (t trial) giveBack(ctx context.Context, s vaultapi.Server, token string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Second)
 	defer cancel()
-	s.api.SetToken(token)
-	_, _ = s.api.Logical().WriteWithContext(ctx, "auth/token/revoke-self", nil)
+	s.API.SetToken(token)
+	_, _ = s.API.Logical().WriteWithContext(ctx, "auth/token/revoke-self", nil)
 }
 
 // cluster is the id of the cluster that an endpoint is of; "" if it does not say.
 func (t trial) cluster(ctx context.Context, endpoint string) string {
 	ctx, cancel := context.WithTimeout(ctx, remote.CallTimeout)
 	defer cancel()
-	s, err := newServer(endpoint, secret.Value{}, t.spec.CA, t.settings.InsecureTLS, nil)
+	s, err := vaultapi.NewServer(endpoint, secret.Value{}, t.spec.CA, t.settings.InsecureTLS, nil)
 	if err != nil {
 		return ""
 	}
-	defer s.close()
-	is, err := s.api.Sys().HealthWithContext(ctx)
+	defer s.Close()
+	is, err := s.API.Sys().HealthWithContext(ctx)
 	if err != nil || is.Sealed || !is.Initialized {
 		return ""
 	}
@@ -191,12 +192,12 @@ func (t trial) cluster(ctx context.Context, endpoint string) string {
 const textRefused = "invalid role or secret ID"
 
 func isRefused(err error) bool {
-	a := answered(err)
-	return a != nil && a.status == http.StatusBadRequest && a.text == textRefused
+	a := vaultapi.Answered(err)
+	return a != nil && a.Status == http.StatusBadRequest && a.Text == textRefused
 }
 
 func codeOf(err error) string {
-	if a := answered(err); a != nil && a.status == http.StatusForbidden {
+	if a := vaultapi.Answered(err); a != nil && a.Status == http.StatusForbidden {
 		return codeLimit
 	}
 	return ""
@@ -204,16 +205,16 @@ func codeOf(err error) string {
 
 // reasonOf says why nothing is known, and holds no value: of an answer, its status alone.
 func reasonOf(err error) string {
-	a := answered(err)
+	a := vaultapi.Answered(err)
 	switch {
 	case a == nil:
 		return remote.Cause(err)
-	case a.status == http.StatusForbidden:
+	case a.Status == http.StatusForbidden:
 		return "it answers Forbidden: after too many refused logins a role is locked for a while"
-	case a.status == http.StatusServiceUnavailable:
+	case a.Status == http.StatusServiceUnavailable:
 		return "it answers Service Unavailable: is it sealed?"
-	case http.StatusText(a.status) == "":
+	case http.StatusText(a.Status) == "":
 		return "it answers with a status that has no name"
 	}
-	return "it answers " + http.StatusText(a.status)
+	return "it answers " + http.StatusText(a.Status)
 }

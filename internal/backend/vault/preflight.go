@@ -3,14 +3,12 @@ package vault
 import (
 	"cmp"
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
+	"github.com/keyturn/keyturn/internal/backend/remote/vaultapi"
 	"github.com/keyturn/keyturn/internal/rotation"
 )
 
@@ -25,8 +23,8 @@ type roleInfo struct {
 	NoDefault bool   `json:"token_no_default_policy"`
 }
 
-func (b *Backend) info(ctx context.Context, c *client) (info roleInfo, err error) {
-	found, err := c.read(ctx, "reading role "+b.role.Role, b.path(""), &info)
+func (b *Backend) info(ctx context.Context, c *vaultapi.Client) (info roleInfo, err error) {
+	found, err := c.Read(ctx, "reading role "+b.role.Role, b.path(""), &info)
 	if err == nil && !found {
 		err = refused("see: vault list auth/"+b.role.mount()+"/role", "there is no role %q at auth/%s", b.role.Role, b.role.mount())
 	}
@@ -41,11 +39,11 @@ func (b *Backend) Preflight(ctx context.Context, _ rotation.Credential) error {
 	if err != nil {
 		return err
 	}
-	defer c.close()
-	if err := c.allReady(ctx); err != nil {
+	defer c.Close()
+	if err := c.Ready(ctx); err != nil {
 		return err
 	}
-	if err := c.rights(ctx, b.needs()); err != nil {
+	if err := c.Rights(ctx, b.needs()); err != nil {
 		return err
 	}
 	info, err := b.info(ctx, c)
@@ -53,33 +51,6 @@ func (b *Backend) Preflight(ctx context.Context, _ rotation.Credential) error {
 		return err
 	}
 	return b.fits(info)
-}
-
-// allReady checks every server.
-func (c *client) allReady(ctx context.Context) error {
-	errs := make([]error, len(c.servers))
-	var wg sync.WaitGroup
-	for i, s := range c.servers {
-		wg.Go(func() { errs[i] = c.ready(ctx, s) })
-	}
-	wg.Wait()
-	return errors.Join(errs...)
-}
-
-// ready checks one server.
-func (c *client) ready(ctx context.Context, s server) error {
-	ctx, cancel := context.WithTimeout(ctx, c.timeout)
-	defer cancel()
-	is, err := s.api.Sys().HealthWithContext(ctx)
-	switch {
-	case err != nil:
-		return wrap(s.url, "asking for its health", err)
-	case !is.Initialized:
-		return refused("vault operator init, or let it join the cluster", "%s is not initialized", s.url)
-	case is.Sealed:
-		return refused("vault operator unseal -address="+s.url, "%s is sealed", s.url)
-	}
-	return nil
 }
 
 // fits refuses a role whose secret-ids cannot be rotated without a gap, or whose tokens
@@ -95,18 +66,10 @@ func (b *Backend) fits(info roleInfo) error {
 	case strings.HasSuffix(info.TokenType, "batch"):
 		return refused(set+"token_type=service", "role %q makes batch tokens, which nobody can revoke: those of a dead secret-id would live on", b.role.Role)
 	case life > 0 && (b.role.life() == 0 || b.role.life() > life):
-		return refused(fmt.Sprintf("write approle: {secret-id-ttl: %s}, so that every and overlap are held against it", shown(life)),
-			"a secret-id of role %q lives for %s, and the configuration says nothing of that, or longer", b.role.Role, shown(life))
+		return refused(fmt.Sprintf("write approle: {secret-id-ttl: %s}, so that every and overlap are held against it", vaultapi.ShowTTL(life)),
+			"a secret-id of role %q lives for %s, and the configuration says nothing of that, or longer", b.role.Role, vaultapi.ShowTTL(life))
 	}
 	return nil
-}
-
-// shown writes a duration as the configuration has it.
-func shown(d time.Duration) string {
-	if d%(24*time.Hour) == 0 {
-		return fmt.Sprintf("%dd", d/(24*time.Hour))
-	}
-	return d.String()
 }
 
 // needs are the paths that the administrator's token must be let at, and how.
@@ -125,41 +88,13 @@ func (b *Backend) needs() map[string][]string {
 	}
 }
 
-// rights refuses an administrator's token that may not do what is needed.
-func (c *client) rights(ctx context.Context, needs map[string][]string) error {
-	var paths []string
-	for path := range needs {
-		paths = append(paths, path)
-	}
-	slices.Sort(paths)
-	may := map[string][]string{}
-	if _, err := c.write(ctx, "asking what its token may do", "sys/capabilities-self", map[string]any{"paths": paths}, &onlyLists{may}); err != nil {
-		return err
-	}
-	var lacks []string
-	for _, path := range paths {
-		if slices.Contains(may[path], "root") {
-			continue
-		}
-		for _, need := range needs[path] {
-			if !slices.Contains(may[path], need) {
-				lacks = append(lacks, need+" on "+path)
-			}
-		}
-	}
-	if len(lacks) > 0 {
-		return refused("the policy that it needs stands in docs/backends/vault.md", "the administrator's token lacks %s", strings.Join(lacks, ", "))
-	}
-	return nil
-}
-
 // Warnings implements [rotation.Warner].
 func (b *Backend) Warnings(ctx context.Context, _ string) (out []string, err error) {
 	c, err := b.open(ctx)
 	if err != nil {
 		return nil, err
 	}
-	defer c.close()
+	defer c.Close()
 	info, err := b.info(ctx, c)
 	if err != nil {
 		return nil, err
@@ -184,7 +119,7 @@ func (b *Backend) Adopt(ctx context.Context, v rotation.Version) (rotation.Versi
 	if err != nil {
 		return v, err
 	}
-	defer c.close()
+	defer c.Close()
 	roleID, err := b.roleID(ctx, c)
 	if err != nil {
 		return v, err
@@ -254,7 +189,7 @@ func (b *Backend) Examine(ctx context.Context) ([]rotation.Remark, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer c.close()
+	defer c.Close()
 	all, err := b.secretIDs(ctx, c)
 	if err != nil {
 		return nil, err
@@ -276,22 +211,4 @@ func (b *Backend) Examine(ctx context.Context) ([]rotation.Remark, error) {
 			Hint: "who has one of them logs in as the services do; what nobody uses is destroyed by hand: vault list " + b.path("/secret-id")})
 	}
 	return found, nil
-}
-
-// onlyLists takes from an answer what is a list of texts: the rest says the same again.
-type onlyLists struct{ into map[string][]string }
-
-// UnmarshalJSON implements json.Unmarshaler.
-func (o *onlyLists) UnmarshalJSON(b []byte) error {
-	var all map[string]json.RawMessage
-	if err := json.Unmarshal(b, &all); err != nil {
-		return err
-	}
-	for key, value := range all {
-		var texts []string
-		if json.Unmarshal(value, &texts) == nil {
-			o.into[key] = texts
-		}
-	}
-	return nil
 }

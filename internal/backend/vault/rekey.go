@@ -9,6 +9,7 @@ import (
 	"github.com/hashicorp/vault/api"
 
 	"github.com/keyturn/keyturn/internal/backend/remote"
+	"github.com/keyturn/keyturn/internal/backend/remote/vaultapi"
 )
 
 // A shareKind is one of the two keys of which people hold shares, and how Vault is asked to
@@ -43,11 +44,11 @@ var (
 )
 
 // sys asks one server after the other until one answers.
-func (c *client) sys(ctx context.Context, doing string, call func(*api.Sys, context.Context) error) error {
-	return remote.InTurn(ctx, c.servers, func(s server) error {
-		ctx, cancel := context.WithTimeout(ctx, c.timeout)
+func sys(ctx context.Context, c *vaultapi.Client, doing string, call func(*api.Sys, context.Context) error) error {
+	return remote.InTurn(ctx, c.Servers, func(s vaultapi.Server) error {
+		ctx, cancel := context.WithTimeout(ctx, c.Timeout)
 		defer cancel()
-		return wrap(s.url, doing, call(s.api.Sys(), ctx))
+		return c.Wrap(s.URL, doing, call(s.API.Sys(), ctx))
 	})
 }
 
@@ -61,9 +62,9 @@ type rekey struct {
 func (r rekey) made() bool { return r.Started && r.VerificationNonce != "" }
 
 // rekeying asks what is under way.
-func (s *Seal) rekeying(ctx context.Context, c *client) (out rekey, err error) {
+func (s *Seal) rekeying(ctx context.Context, c *vaultapi.Client) (out rekey, err error) {
 	doing := "asking for a rekey under way"
-	err = c.sys(ctx, doing, func(sys *api.Sys, ctx context.Context) error {
+	err = sys(ctx, c, doing, func(sys *api.Sys, ctx context.Context) error {
 		is, err := s.kind.status(sys, ctx)
 		if err != nil {
 			return err
@@ -73,7 +74,7 @@ func (s *Seal) rekeying(ctx context.Context, c *client) (out rekey, err error) {
 			return nil
 		}
 		verify, err := s.kind.verifying(sys, ctx)
-		if said := answered(err); said != nil && said.status == http.StatusBadRequest {
+		if said := vaultapi.Answered(err); said != nil && said.Status == http.StatusBadRequest {
 			out = rekey{} // it came to its end in between
 			return nil
 		}
@@ -101,9 +102,9 @@ func (s *Seal) matches(r rekey, trial bool) bool {
 }
 
 // begin asks for a rekey. An answer that was lost is looked for: nothing was under way before.
-func (s *Seal) begin(ctx context.Context, c *client, trial bool) (rekey, error) {
+func (s *Seal) begin(ctx context.Context, c *vaultapi.Client, trial bool) (rekey, error) {
 	var is rekey
-	err := c.sys(ctx, "beginning a rekey", func(sys *api.Sys, ctx context.Context) error {
+	err := sys(ctx, c, "beginning a rekey", func(sys *api.Sys, ctx context.Context) error {
 		got, err := s.kind.begin(sys, ctx, s.request(trial))
 		if err == nil {
 			is = rekey{RekeyStatusResponse: *got}
@@ -126,25 +127,25 @@ func (s *Seal) begin(ctx context.Context, c *client, trial bool) (rekey, error) 
 // give up cancels a rekey of ours; one that is gone is success. Where the new shares were made,
 // those that were presented are forgotten first: after that nobody can bring the last one
 // while it is cancelled.
-func (s *Seal) giveUp(ctx context.Context, c *client, nonce string) error {
+func (s *Seal) giveUp(ctx context.Context, c *vaultapi.Client, nonce string) error {
 	is, err := s.rekeying(ctx, c)
 	if err != nil || !is.Started || is.Nonce != nonce {
 		return err
 	}
 	if is.made() {
-		err := c.sys(ctx, "forgetting the new shares that were presented", func(sys *api.Sys, ctx context.Context) error { return s.kind.restart(sys, ctx) })
+		err := sys(ctx, c, "forgetting the new shares that were presented", func(sys *api.Sys, ctx context.Context) error { return s.kind.restart(sys, ctx) })
 		if err != nil {
 			return err
 		}
 	}
-	return c.sys(ctx, "cancelling the rekey", func(sys *api.Sys, ctx context.Context) error { return s.kind.cancel(sys, ctx, nonce) })
+	return sys(ctx, c, "cancelling the rekey", func(sys *api.Sys, ctx context.Context) error { return s.kind.cancel(sys, ctx, nonce) })
 }
 
 // kept returns the encrypted shares that Vault keeps; nil if there are none.
-func (s *Seal) kept(ctx context.Context, c *client) (out *api.RekeyRetrieveResponse, err error) {
-	err = c.sys(ctx, "asking for the encrypted shares", func(sys *api.Sys, ctx context.Context) (err error) {
+func (s *Seal) kept(ctx context.Context, c *vaultapi.Client) (out *api.RekeyRetrieveResponse, err error) {
+	err = sys(ctx, c, "asking for the encrypted shares", func(sys *api.Sys, ctx context.Context) (err error) {
 		out, err = s.kind.fetch(sys, ctx)
-		if said := answered(err); said != nil && (said.status == http.StatusNotFound || said.status == http.StatusBadRequest) {
+		if said := vaultapi.Answered(err); said != nil && (said.Status == http.StatusNotFound || said.Status == http.StatusBadRequest) {
 			out, err = nil, nil
 		}
 		return err
@@ -153,10 +154,10 @@ func (s *Seal) kept(ctx context.Context, c *client) (out *api.RekeyRetrieveRespo
 }
 
 // forget removes the encrypted shares of one rekey.
-func (s *Seal) forget(ctx context.Context, c *client, nonce string) error {
+func (s *Seal) forget(ctx context.Context, c *vaultapi.Client, nonce string) error {
 	kept, err := s.kept(ctx, c)
 	if err != nil || kept == nil || kept.Nonce != nonce {
 		return err
 	}
-	return c.sys(ctx, "removing the encrypted shares", func(sys *api.Sys, ctx context.Context) error { return s.kind.remove(sys, ctx) })
+	return sys(ctx, c, "removing the encrypted shares", func(sys *api.Sys, ctx context.Context) error { return s.kind.remove(sys, ctx) })
 }

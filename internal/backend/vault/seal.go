@@ -10,6 +10,7 @@ import (
 
 	"github.com/hashicorp/vault/api"
 
+	"github.com/keyturn/keyturn/internal/backend/remote/vaultapi"
 	"github.com/keyturn/keyturn/internal/rotation"
 )
 
@@ -71,7 +72,9 @@ func (s *Seal) Place() rotation.Target { return rotation.Held{} }
 // Noun implements [rotation.Nouner].
 func (s *Seal) Noun() string { return s.kind.noun }
 
-func (s *Seal) open(ctx context.Context) (*client, error) { return open(ctx, s.settings, s.options) }
+func (s *Seal) open(ctx context.Context) (*vaultapi.Client, error) {
+	return vaultapi.Open(ctx, s.settings.access(), s.options.Options)
+}
 
 // The public fields of a version.
 const (
@@ -125,8 +128,8 @@ func (s *Seal) End(_ context.Context, v rotation.Version, _ rotation.Why) error 
 func (s *Seal) ProbeSpec(rotation.Version) rotation.ProbeSpec { return rotation.ProbeSpec{} }
 
 // sealStatus asks how Vault is sealed.
-func (s *Seal) sealStatus(ctx context.Context, c *client) (is *api.SealStatusResponse, err error) {
-	err = c.sys(ctx, "asking how it is sealed", func(sys *api.Sys, ctx context.Context) (err error) {
+func (s *Seal) sealStatus(ctx context.Context, c *vaultapi.Client) (is *api.SealStatusResponse, err error) {
+	err = sys(ctx, c, "asking how it is sealed", func(sys *api.Sys, ctx context.Context) (err error) {
 		is, err = sys.SealStatusWithContext(ctx)
 		return err
 	})
@@ -154,11 +157,11 @@ func (s *Seal) Preflight(ctx context.Context, cred rotation.Credential) error {
 	if err != nil {
 		return err
 	}
-	defer c.close()
-	if err := c.allReady(ctx); err != nil {
+	defer c.Close()
+	if err := c.Ready(ctx); err != nil {
 		return err
 	}
-	if err := c.rights(ctx, map[string][]string{s.kind.backup: {"read", "delete"}}); err != nil {
+	if err := c.Rights(ctx, map[string][]string{s.kind.backup: {"read", "delete"}}); err != nil {
 		return err
 	}
 	is, err := s.sealStatus(ctx, c)
@@ -172,7 +175,7 @@ func (s *Seal) Preflight(ctx context.Context, cred rotation.Credential) error {
 }
 
 // alone refuses what somebody else began.
-func (s *Seal) alone(ctx context.Context, c *client, cred rotation.Credential) error {
+func (s *Seal) alone(ctx context.Context, c *vaultapi.Client, cred rotation.Credential) error {
 	under, err := s.rekeying(ctx, c)
 	if err != nil {
 		return err
@@ -202,7 +205,7 @@ func (s *Seal) Adopt(ctx context.Context, v rotation.Version) (rotation.Version,
 	if err != nil {
 		return v, err
 	}
-	defer c.close()
+	defer c.Close()
 	is, err := s.sealStatus(ctx, c)
 	if err == nil {
 		err = s.fits(is)
@@ -222,7 +225,7 @@ func (s *Seal) InForce(ctx context.Context, v rotation.Version) (string, error) 
 	if err != nil {
 		return "", err
 	}
-	defer c.close()
+	defer c.Close()
 	is, err := s.sealStatus(ctx, c)
 	if err == nil {
 		err = s.fits(is)
@@ -252,7 +255,7 @@ func (s *Seal) Examine(ctx context.Context) ([]rotation.Remark, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer c.close()
+	defer c.Close()
 	under, err := s.rekeying(ctx, c)
 	if err != nil {
 		return nil, err

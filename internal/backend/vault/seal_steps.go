@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/keyturn/keyturn/internal/backend/remote"
+	"github.com/keyturn/keyturn/internal/backend/remote/vaultapi"
 	"github.com/keyturn/keyturn/internal/rotation"
 )
 
@@ -95,19 +96,19 @@ func (s *Seal) CeremonySteps(p rotation.Phase) []rotation.Step {
 type doing func(context.Context, rotation.Credential) (rotation.Result, error)
 
 // with gives a step its connections.
-func (s *Seal) with(do func(context.Context, *client, rotation.Credential) (rotation.Result, error)) doing {
+func (s *Seal) with(do func(context.Context, *vaultapi.Client, rotation.Credential) (rotation.Result, error)) doing {
 	return func(ctx context.Context, cred rotation.Credential) (rotation.Result, error) {
 		c, err := s.open(ctx)
 		if err != nil {
 			return rotation.Result{}, err
 		}
-		defer c.close()
+		defer c.Close()
 		return do(ctx, c, cred)
 	}
 }
 
 // start begins the rekey, or finds the one that an earlier run began.
-func (s *Seal) start(ctx context.Context, c *client, cred rotation.Credential) (rotation.Result, error) {
+func (s *Seal) start(ctx context.Context, c *vaultapi.Client, cred rotation.Credential) (rotation.Result, error) {
 	was, step := begun(cred)
 	under, err := s.rekeying(ctx, c)
 	if err != nil {
@@ -153,7 +154,7 @@ func (s *Seal) isTrial(cred rotation.Credential, under rekey) bool {
 
 // wasMade reports whether the new shares of a rekey that is not under way any more were made:
 // then it came to its end, or was lost after that.
-func (s *Seal) wasMade(ctx context.Context, c *client, cred rotation.Credential, nonce string) (bool, error) {
+func (s *Seal) wasMade(ctx context.Context, c *vaultapi.Client, cred rotation.Credential, nonce string) (bool, error) {
 	if was, _ := keptBy(cred, rotation.Cutover, stepDeliver, cred.Next().Number); was.Nonce == nonce {
 		return true, nil
 	}
@@ -168,7 +169,7 @@ func (s *Seal) unstart(ctx context.Context, cred rotation.Credential, _ json.Raw
 	if err != nil {
 		return err
 	}
-	defer c.close()
+	defer c.Close()
 	was, _ := begun(cred)
 	under, err := s.rekeying(ctx, c)
 	if err != nil {
@@ -196,7 +197,7 @@ func (s *Seal) unstart(ctx context.Context, cred rotation.Credential, _ json.Raw
 }
 
 // oldShares waits until enough old ones were presented.
-func (s *Seal) oldShares(ctx context.Context, c *client, cred rotation.Credential) (rotation.Result, error) {
+func (s *Seal) oldShares(ctx context.Context, c *vaultapi.Client, cred rotation.Credential) (rotation.Result, error) {
 	was, _ := begun(cred)
 	seen := 0
 	return s.await(ctx, func() (bool, rotation.Result, error) {
@@ -230,7 +231,7 @@ func refusedWords(refused bool) string {
 }
 
 // newShares waits until the rekey is at its end.
-func (s *Seal) newShares(ctx context.Context, c *client, cred rotation.Credential) (rotation.Result, error) {
+func (s *Seal) newShares(ctx context.Context, c *vaultapi.Client, cred rotation.Credential) (rotation.Result, error) {
 	was, _ := begun(cred)
 	seen := 0
 	return s.await(ctx, func() (bool, rotation.Result, error) {
@@ -257,7 +258,7 @@ func (s *Seal) fetching() string {
 }
 
 // confirm has the new shares tried, which must be taken.
-func (s *Seal) confirm(ctx context.Context, c *client, cred rotation.Credential) (rotation.Result, error) {
+func (s *Seal) confirm(ctx context.Context, c *vaultapi.Client, cred rotation.Credential) (rotation.Result, error) {
 	is, step := confirmed(cred)
 	if is.Accepted {
 		return rotation.Result{Observed: true}, s.giveUp(ctx, c, is.Nonce)
@@ -267,7 +268,7 @@ func (s *Seal) confirm(ctx context.Context, c *client, cred rotation.Credential)
 
 // refuse has the old shares tried, which must be refused. Where they are fewer than a set has
 // now, there is nothing to try.
-func (s *Seal) refuse(ctx context.Context, c *client, cred rotation.Credential) (rotation.Result, error) {
+func (s *Seal) refuse(ctx context.Context, c *vaultapi.Client, cred rotation.Credential) (rotation.Result, error) {
 	is, step := tried(cred)
 	if n, err := strconv.Atoi(cred.Last().Public[publicShares]); err == nil && n < s.shares.Threshold {
 		is.Fewer = true
@@ -283,7 +284,7 @@ func (s *Seal) refuse(ctx context.Context, c *client, cred rotation.Credential) 
 // try begins a rekey to which holders present shares, and cancels it once Vault has taken or refused
 // a whole set of them. Vault tells nobody which; that a set was refused shows in that those
 // presented count for nothing again.
-func (s *Seal) try(ctx context.Context, c *client, cred rotation.Credential, is attempt, cutOff bool, which string) (rotation.Result, error) {
+func (s *Seal) try(ctx context.Context, c *vaultapi.Client, cred rotation.Credential, is attempt, cutOff bool, which string) (rotation.Result, error) {
 	under, err := s.rekeying(ctx, c)
 	if err != nil {
 		return rotation.Result{}, err
@@ -361,7 +362,7 @@ func (s *Seal) unconfirm(ctx context.Context, cred rotation.Credential, _ json.R
 	if err != nil {
 		return err
 	}
-	defer c.close()
+	defer c.Close()
 	is, _ := confirmed(cred)
 	if is.Nonce == "" {
 		under, err := s.rekeying(ctx, c)
@@ -374,7 +375,7 @@ func (s *Seal) unconfirm(ctx context.Context, cred rotation.Credential, _ json.R
 }
 
 // removeShares removes the encrypted shares from Vault. The old key ended with the last new share.
-func (s *Seal) removeShares(ctx context.Context, c *client, cred rotation.Credential) (rotation.Result, error) {
+func (s *Seal) removeShares(ctx context.Context, c *vaultapi.Client, cred rotation.Credential) (rotation.Result, error) {
 	was, _ := begun(cred)
 	return rotation.Result{}, s.forget(ctx, c, was.Nonce)
 }

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/keyturn/keyturn/internal/backend/remote/vaultapi"
 	"github.com/keyturn/keyturn/internal/rotation"
 	"github.com/keyturn/keyturn/internal/secret"
 )
@@ -98,13 +99,13 @@ func (b *Backend) path(below string) string {
 }
 
 // secretIDs returns those of the role.
-func (b *Backend) secretIDs(ctx context.Context, c *client) (out []secretID, err error) {
-	accessors, err := c.list(ctx, "listing the secret-ids of role "+b.role.Role, b.path("/secret-id"))
+func (b *Backend) secretIDs(ctx context.Context, c *vaultapi.Client) (out []secretID, err error) {
+	accessors, err := c.List(ctx, "listing the secret-ids of role "+b.role.Role, b.path("/secret-id"))
 	if err != nil {
 		return nil, err
 	}
 	var mu sync.Mutex
-	err = each(ctx, accessors, func(ctx context.Context, accessor string) error {
+	err = c.Each(ctx, accessors, func(ctx context.Context, accessor string) error {
 		s, err := b.lookup(ctx, c, accessor)
 		if s != nil {
 			mu.Lock()
@@ -118,9 +119,9 @@ func (b *Backend) secretIDs(ctx context.Context, c *client) (out []secretID, err
 }
 
 // lookup returns the secret-id with an accessor; nil if there is none.
-func (b *Backend) lookup(ctx context.Context, c *client, accessor string) (*secretID, error) {
+func (b *Backend) lookup(ctx context.Context, c *vaultapi.Client, accessor string) (*secretID, error) {
 	var s secretID
-	found, err := c.write(ctx, "looking up secret-id "+accessor, b.path("/secret-id-accessor/lookup"), map[string]any{"secret_id_accessor": accessor}, &s)
+	found, err := c.Write(ctx, "looking up secret-id "+accessor, b.path("/secret-id-accessor/lookup"), map[string]any{"secret_id_accessor": accessor}, &s)
 	if isAbsent(err) || err == nil && !found {
 		return nil, nil
 	}
@@ -131,7 +132,7 @@ func (b *Backend) lookup(ctx context.Context, c *client, accessor string) (*secr
 }
 
 // find returns the secret-id of a version; nil if there is none.
-func (b *Backend) find(ctx context.Context, c *client, v rotation.Version) (*secretID, error) {
+func (b *Backend) find(ctx context.Context, c *vaultapi.Client, v rotation.Version) (*secretID, error) {
 	all, err := b.secretIDs(ctx, c)
 	if i := slices.IndexFunc(all, func(s secretID) bool { return s.of(v) }); err == nil && i >= 0 {
 		return &all[i], nil
@@ -140,14 +141,14 @@ func (b *Backend) find(ctx context.Context, c *client, v rotation.Version) (*sec
 }
 
 // findValue returns the accessor of the secret-id with a value; "" if there is none.
-func (b *Backend) findValue(ctx context.Context, c *client, value secret.Value) (accessor string, err error) {
+func (b *Backend) findValue(ctx context.Context, c *vaultapi.Client, value secret.Value) (accessor string, err error) {
 	var s secretID
-	_, err = c.write(ctx, "looking up a secret-id by its value", b.path("/secret-id/lookup"), map[string]any{fieldSecretID: string(value.Reveal())}, &s)
+	_, err = c.Write(ctx, "looking up a secret-id by its value", b.path("/secret-id/lookup"), map[string]any{fieldSecretID: string(value.Reveal())}, &s)
 	return s.Accessor, err
 }
 
 // register has Vault take a secret-id with a value of ours.
-func (b *Backend) register(ctx context.Context, c *client, value secret.Value, want secretID) error {
+func (b *Backend) register(ctx context.Context, c *vaultapi.Client, value secret.Value, want secretID) error {
 	metadata, err := json.Marshal(want.Metadata)
 	if err != nil {
 		return err
@@ -156,11 +157,11 @@ func (b *Backend) register(ctx context.Context, c *client, value secret.Value, w
 	if want.TTL > 0 {
 		data["ttl"] = want.TTL
 	}
-	_, err = c.write(ctx, fmt.Sprintf("making %s", want), b.path("/custom-secret-id"), data, nil)
+	_, err = c.Write(ctx, fmt.Sprintf("making %s", want), b.path("/custom-secret-id"), data, nil)
 	return err
 }
 
-func (b *Backend) destroy(ctx context.Context, c *client, s secretID) error {
-	_, err := c.write(ctx, fmt.Sprintf("destroying %s", s), b.path("/secret-id-accessor/destroy"), map[string]any{"secret_id_accessor": s.Accessor}, nil)
+func (b *Backend) destroy(ctx context.Context, c *vaultapi.Client, s secretID) error {
+	_, err := c.Write(ctx, fmt.Sprintf("destroying %s", s), b.path("/secret-id-accessor/destroy"), map[string]any{"secret_id_accessor": s.Accessor}, nil)
 	return err
 }

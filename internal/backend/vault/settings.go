@@ -5,12 +5,10 @@ import (
 	"fmt"
 	"net/netip"
 	"regexp"
-	"slices"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/keyturn/keyturn/internal/backend/remote"
+	"github.com/keyturn/keyturn/internal/backend/remote/vaultapi"
 	"github.com/keyturn/keyturn/internal/rotation"
 	"github.com/keyturn/keyturn/internal/secret"
 )
@@ -124,20 +122,11 @@ func (s Settings) Life() time.Duration {
 }
 
 func (a AppRole) life() time.Duration {
-	d, err := parseDays(a.TTL)
+	d, err := vaultapi.ParseTTL(a.TTL)
 	if err != nil {
 		return 0 // it is empty, or a fault
 	}
 	return d
-}
-
-// parseDays reads a duration, which may be days: 120d, 36h.
-func parseDays(text string) (time.Duration, error) {
-	if days, ok := strings.CutSuffix(text, "d"); ok {
-		n, err := strconv.ParseUint(days, 10, 12)
-		return time.Duration(n) * 24 * time.Hour, err
-	}
-	return time.ParseDuration(text)
 }
 
 func (a AppRole) mount() string {
@@ -154,31 +143,13 @@ func (s Settings) probes() []string {
 	return s.AppRole.Probe
 }
 
-type faultFunc func(path, tip, format string, args ...any)
-
-const exampleURL = "https://vault-1.example.com:8200"
-
 func (s Settings) check() error {
 	var faults []error
 	fault := func(path, tip, format string, args ...any) {
 		faults = append(faults, &rotation.Fault{Path: path, Text: fmt.Sprintf(format, args...), Tip: tip})
 	}
-	if len(s.Servers) == 0 {
-		fault("servers", "write them as ["+exampleURL+"]", "no server is named")
-	}
-	s.checkURLs("servers", s.Servers, fault)
-	switch {
-	case s.Token.IsZero():
-		fault("token", "write {from-env: NAME} or {from-file: PATH}", "the administrator's token has no place")
-	case s.Token.Env != "" && s.Token.File != "":
-		fault("token", "keep one of from-env and from-file", "the administrator's token has two places")
-	}
+	s.access().Check(fault)
 	s.checkWhat(fault)
-	for i, w := range s.InsecureTLS {
-		if !slices.Contains(remote.Weakenings, w) {
-			fault(fmt.Sprintf("insecure-tls.%d", i), "known are "+strings.Join(remote.Weakenings, ", "), "unknown weakening")
-		}
-	}
 	return errors.Join(faults...)
 }
 
@@ -193,37 +164,25 @@ func (s Settings) usable(o Options) error {
 	return nil
 }
 
-func (s Settings) checkURLs(key string, urls []string, fault faultFunc) {
-	for i, u := range urls {
-		if tip, problem := remote.Problem(u, exampleURL, s.InsecureTLS); problem != "" {
-			fault(fmt.Sprintf("%s.%d", key, i), tip, "%s", problem)
-		} else if slices.Contains(urls[:i], u) {
-			fault(fmt.Sprintf("%s.%d", key, i), "name each once", "the same URL stands there twice")
-		}
-	}
-}
-
 var (
-	roleForm     = regexp.MustCompile(`^\w(([\w.@-]+)?\w)?$`) // Vault's own
-	mountForm    = regexp.MustCompile(`^[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*$`)
 	accessorForm = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
 	metadataForm = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,64}$`)
 )
 
-func (a AppRole) check(fault faultFunc) {
+func (a AppRole) check(fault vaultapi.FaultFunc) {
 	switch {
 	case a.Role == "":
 		fault("approle.role", "write its name, which `vault list auth/approle/role` says", "the role is missing")
-	case !roleForm.MatchString(a.Role):
+	case !vaultapi.RoleForm.MatchString(a.Role):
 		fault("approle.role", "letters, digits and _ . @ - alone", "this cannot be the name of a role")
 	}
-	if a.Mount != "" && !mountForm.MatchString(a.Mount) {
+	if a.Mount != "" && !vaultapi.MountForm.MatchString(a.Mount) {
 		fault("approle.mount", "write what follows auth/, as in `vault auth list`: approle", "this cannot be a mount")
 	}
 	if a.Adopt != "" && !accessorForm.MatchString(a.Adopt) {
 		fault("approle.adopt", "write the accessor, which `vault list auth/approle/role/ROLE/secret-id` says; never the secret-id", "this is no accessor of a secret-id")
 	}
-	if d, err := parseDays(a.TTL); a.TTL != "" && (err != nil || d < time.Minute || d%time.Second != 0) {
+	if d, err := vaultapi.ParseTTL(a.TTL); a.TTL != "" && (err != nil || d < time.Minute || d%time.Second != 0) {
 		fault("approle.secret-id-ttl", "write it as 120d, longer than every and overlap together", "this is no time of a minute or more")
 	}
 	for name := range a.Metadata {

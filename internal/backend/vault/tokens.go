@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/keyturn/keyturn/internal/backend/remote"
+	"github.com/keyturn/keyturn/internal/backend/remote/vaultapi"
 	"github.com/keyturn/keyturn/internal/rotation"
 )
 
@@ -82,20 +83,20 @@ func (k *known) learn(t token) {
 
 // tokens returns those that were made from a version's secret-id. Vault knows no way to
 // ask for them, but to look at all that there are.
-func (b *Backend) tokens(ctx context.Context, c *client, v rotation.Version) (out []token, err error) {
-	accessors, err := c.list(ctx, "listing the tokens", "auth/token/accessors")
+func (b *Backend) tokens(ctx context.Context, c *vaultapi.Client, v rotation.Version) (out []token, err error) {
+	accessors, err := c.List(ctx, "listing the tokens", "auth/token/accessors")
 	if err != nil {
 		return nil, err
 	}
 	unknown, when := b.known.list(accessors, b.options.Ripe)
 	if len(unknown) > 0 {
 		if err := remote.Pause(ctx, time.Until(when)); err != nil {
-			return nil, wrap("", "waiting", err)
+			return nil, c.Wrap("", "waiting", err)
 		}
 	}
-	control := sync.OnceValue(func() error { return c.lookUpOwn(ctx) })
-	err = each(ctx, unknown, func(ctx context.Context, accessor string) error {
-		t, err := c.lookUpToken(ctx, accessor)
+	control := sync.OnceValue(func() error { return lookUpOwn(ctx, c) })
+	err = c.Each(ctx, unknown, func(ctx context.Context, accessor string) error {
+		t, err := lookUpToken(ctx, c, accessor)
 		switch {
 		case isGone(err):
 			return control()
@@ -120,28 +121,28 @@ func (b *Backend) tokens(ctx context.Context, c *client, v rotation.Version) (ou
 	return out, nil
 }
 
-func (c *client) lookUpToken(ctx context.Context, accessor string) (t token, err error) {
-	_, err = c.write(ctx, "looking up a token", "auth/token/lookup-accessor", map[string]any{"accessor": accessor}, &t)
+func lookUpToken(ctx context.Context, c *vaultapi.Client, accessor string) (t token, err error) {
+	_, err = c.Write(ctx, "looking up a token", "auth/token/lookup-accessor", map[string]any{"accessor": accessor}, &t)
 	return t, err
 }
 
 // lookUpOwn looks up the administrator's token by its accessor. Of one that is ending, or that
 // ended without its accessor, Vault says "permission denied", as it does to who may not look
 // any up.
-func (c *client) lookUpOwn(ctx context.Context) error {
+func lookUpOwn(ctx context.Context, c *vaultapi.Client) error {
 	var own token
-	if _, err := c.read(ctx, "looking up its own token", "auth/token/lookup-self", &own); err != nil {
+	if _, err := c.Read(ctx, "looking up its own token", "auth/token/lookup-self", &own); err != nil {
 		return err
 	}
-	_, err := c.lookUpToken(ctx, own.Accessor)
+	_, err := lookUpToken(ctx, c, own.Accessor)
 	return err
 }
 
 // isGone reports whether an error may say that there is no token with an accessor.
 func isGone(err error) bool {
-	a := answered(err)
-	return a != nil && (a.status == http.StatusForbidden || a.status == http.StatusNotFound ||
-		a.status == http.StatusBadRequest && (strings.Contains(a.text, "invalid accessor") || strings.Contains(a.text, "token not found")))
+	a := vaultapi.Answered(err)
+	return a != nil && (a.Status == http.StatusForbidden || a.Status == http.StatusNotFound ||
+		a.Status == http.StatusBadRequest && (strings.Contains(a.Text, "invalid accessor") || strings.Contains(a.Text, "token not found")))
 }
 
 // mostUses is how many tokens are named one by one.
@@ -160,7 +161,7 @@ func uses(tokens []token) (out []rotation.Use) {
 
 // revoke ends the tokens of a version whose secret-id is gone, until as many looks as are
 // asked for found none. A login that was under way when the secret-id went may make one more.
-func (b *Backend) revoke(ctx context.Context, c *client, v rotation.Version, looks int) error {
+func (b *Backend) revoke(ctx context.Context, c *vaultapi.Client, v rotation.Version, looks int) error {
 	for deadline, clean := time.Now().Add(b.options.Patience), 0; ; {
 		found, err := b.tokens(ctx, c, v)
 		if err != nil {
@@ -171,7 +172,7 @@ func (b *Backend) revoke(ctx context.Context, c *client, v rotation.Version, loo
 				return nil
 			}
 			if err := remote.Pause(ctx, 200*time.Millisecond); err != nil {
-				return wrap("", "waiting", err)
+				return c.Wrap("", "waiting", err)
 			}
 			continue
 		}
@@ -187,8 +188,8 @@ func (b *Backend) revoke(ctx context.Context, c *client, v rotation.Version, loo
 		for _, t := range found {
 			accessors = append(accessors, t.Accessor)
 		}
-		err = each(ctx, accessors, func(ctx context.Context, accessor string) error {
-			_, err := c.write(ctx, "revoking token "+accessor, "auth/token/revoke-accessor", map[string]any{"accessor": accessor}, nil)
+		err = c.Each(ctx, accessors, func(ctx context.Context, accessor string) error {
+			_, err := c.Write(ctx, "revoking token "+accessor, "auth/token/revoke-accessor", map[string]any{"accessor": accessor}, nil)
 			if isGone(err) && rotation.ClassOf(err) != rotation.Refused {
 				return nil // it ended meanwhile
 			}

@@ -1,9 +1,11 @@
 package vault
 
+import "github.com/keyturn/keyturn/internal/backend/remote/vaultapi"
+
 // Documented says of every key of the section what it is, for the schema of the configuration.
 func (Settings) Documented() map[string]string {
 	return map[string]string{
-		"servers":      "The URL of the API of every node, or of what stands before them: " + exampleURL + ". They are asked in their order, until one answers.",
+		"servers":      "The URL of the API of every node, or of what stands before them: " + vaultapi.ExampleURL + ". They are asked in their order, until one answers.",
 		"token":        "Where the administrator's token stands.",
 		"ca":           "The path of the PEM file with the authority of the servers. Default: the system's.",
 		"approle":      "A secret-id of a role, with which services log in.",
