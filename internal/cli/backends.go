@@ -118,6 +118,11 @@ func newCertificate(a *app, s certificate.Settings, how reached) (rotation.Backe
 			return nil, err
 		}
 	}
+	if s.Vault != nil {
+		if o.CA, err = authority(s.Vault.CA, "Vault"); err != nil {
+			return nil, err
+		}
+	}
 	if o.Roots, err = authority(s.Roots, "the certificates"); err != nil {
 		return nil, err
 	}

@@ -23,14 +23,25 @@ import (
 	"github.com/keyturn/keyturn/internal/testserver"
 )
 
+// An issuer is an authority of the tests.
+type issuer interface {
+	Roots() []byte
+	RootsFile() string
+	LogFile() string
+	Serials() ([]string, error)
+	Status(ctx context.Context, serial string) (status string, reason int, err error)
+}
+
 // A certificateShop is what rotates a certificate.
 type certificateShop struct {
 	*shop
-	pebble  *testserver.Pebble
-	host    string // the name in the certificate
-	section string // of the configuration, without probe
-	cert    []byte // of version 1, ordered by hand
+	issuer
+	pebble  *testserver.Pebble // nil: it is issued by a Vault
+	host    string             // the name in the certificate
+	section string             // of the configuration, without probe
+	cert    []byte             // of version 1, ordered by hand
 	key     []byte
+	logs    []string    // of the authority
 	stuck   atomic.Bool // the server goes on with what it served last
 	served  atomic.Pointer[tls.Certificate]
 }
@@ -38,53 +49,70 @@ type certificateShop struct {
 // newCertificateShop makes the account, and orders a certificate by hand.
 func newCertificateShop(t *testing.T, p *testserver.Pebble) *certificateShop {
 	t.Helper()
-	dir := t.TempDir()
-	name := fmt.Sprintf("tls%d", serial.Add(1))
-	c := &certificateShop{pebble: p, host: name + ".test", shop: &shop{t: t, name: name, root: filepath.Join(dir, "credentials"), config: filepath.Join(dir, "keyturn.yml"), journal: filepath.Join(dir, "state", "journal.jsonl")}}
+	c := certificateShopOf(t, p)
+	c.pebble = p
 	account, err := p.AccountKey()
 	c.must(err)
 	c.secret(account)
 	c.env = append(os.Environ(), asProgram+"=1", "KEYTURN_ACME_KEY="+account, "CI=")
-	hand, err := certificate.New(certificate.Settings{Names: []string{c.host}, Roots: "roots", ACME: &certificate.ACME{Directory: p.Directory(), AgreeTerms: true, CA: "ca",
-		Account: secret.Source{Env: "KEY"}, HTTP01: &certificate.HTTP01{Directory: p.Challenges()}}},
-		certificate.Options{Credential: "by hand", Roots: p.Roots(), Options: remote.Options{CA: p.CA(), Getenv: func(string) string { return account }}})
+	c.byHand(certificate.Settings{ACME: &certificate.ACME{Directory: p.Directory(), AgreeTerms: true, CA: "ca", Account: secret.Source{Env: "KEY"}, HTTP01: &certificate.HTTP01{Directory: p.Challenges()}}},
+		remote.Options{CA: p.CA(), Getenv: func(string) string { return account }},
+		fmt.Sprintf(`acme: {directory: "%s", ca: %s, account: {from-env: KEYTURN_ACME_KEY}, http-01: {directory: %s}}`, p.Directory(), p.CAFile(), p.Challenges()))
+	return c
+}
+
+func certificateShopOf(t *testing.T, ca issuer) *certificateShop {
+	t.Helper()
+	dir := t.TempDir()
+	name := fmt.Sprintf("tls%d", serial.Add(1))
+	return &certificateShop{issuer: ca, host: name + ".test", logs: []string{ca.LogFile()},
+		shop: &shop{t: t, name: name, root: filepath.Join(dir, "credentials"), config: filepath.Join(dir, "keyturn.yml"), journal: filepath.Join(dir, "state", "journal.jsonl")}}
+}
+
+// byHand has version 1 issued, and writes the section.
+func (c *certificateShop) byHand(s certificate.Settings, o remote.Options, by string) {
+	c.t.Helper()
+	s.Names, s.Roots = []string{c.host}, "roots"
+	hand, err := certificate.New(s, certificate.Options{Credential: "by hand", Roots: c.Roots(), Options: o})
 	c.must(err)
-	v, err := hand.Order(t.Context(), rotation.Version{Credential: name, Number: 1})
+	v, err := hand.Order(c.t.Context(), rotation.Version{Credential: c.name, Number: 1})
 	c.must(err)
-	_, m, err := hand.Mint(t.Context(), v)
+	_, m, err := hand.Mint(c.t.Context(), v)
 	c.must(err)
 	c.cert, c.key = m["certificate"].Reveal(), m["key"].Reveal()
 	c.secret(string(c.key))
-	adopt := filepath.Join(dir, "today.pem")
+	adopt := filepath.Join(filepath.Dir(c.config), "today.pem")
 	c.must(os.WriteFile(adopt, c.cert, 0o644))
 	c.section = fmt.Sprintf(`certificate:
       names: [%s]
       roots: %s
       adopt: %s
-      acme: {directory: "%s", ca: %s, account: {from-env: KEYTURN_ACME_KEY}, http-01: {directory: %s}}
-`, c.host, p.RootsFile(), adopt, p.Directory(), p.CAFile(), p.Challenges())
-	return c
+      %s
+`, c.host, c.RootsFile(), adopt, by)
 }
 
-// secret remembers the lines of a key, to look for.
+// secret remembers the lines of a key, to look for, but for the last one: it has the end of the
+// public half alone, which stands in the certificate, too.
 func (c *certificateShop) secret(key string) {
+	var lines []string
 	for _, line := range strings.Split(key, "\n") {
 		if len(line) > 20 && !strings.HasPrefix(line, "-----") {
-			c.secrets = append(c.secrets, line)
+			lines = append(lines, line)
 		}
 	}
+	c.secrets = append(c.secrets, lines[:len(lines)-1]...)
 }
 
-// issued returns the serials of what Pebble issued for anybody.
+// issued returns the serials of what the authority issued for anybody.
 func (c *certificateShop) issued() []string {
 	c.t.Helper()
-	serials, err := c.pebble.Serials()
+	serials, err := c.Serials()
 	c.must(err)
 	return serials
 }
 
 // serialOf is the serial of the first certificate in a PEM text.
-func serialOf(t *testing.T, pair tls.Certificate) string {
+func serialOf(t testing.TB, pair tls.Certificate) string {
 	t.Helper()
 	leaf, err := x509.ParseCertificate(pair.Certificate[0])
 	if err != nil {
@@ -120,7 +148,7 @@ credentials:
 		ref.File.Name, ref.File.Mode = field+".pem", 0o400
 		refs = append(refs, ref)
 	}
-	spec := k.specOf(refs[0], c.pebble.RootsFile(), "TLS_LISTEN=:8443", "TLS_CONNECT=tasks."+k.service+":8443", "TLS_NAME="+c.host, "TLS_ROOTS=/ca.pem",
+	spec := k.specOf(refs[0], c.RootsFile(), "TLS_LISTEN=:8443", "TLS_CONNECT=tasks."+k.service+":8443", "TLS_NAME="+c.host, "TLS_ROOTS=/ca.pem",
 		"TLS_CERT_FILE=/run/secrets/certificate.pem", "TLS_KEY_FILE=/run/secrets/key.pem", "LOAD_EVERY=200ms")
 	spec.TaskTemplate.ContainerSpec.Secrets = refs
 	spec.TaskTemplate.Networks = []swarm.NetworkAttachmentConfig{{Target: network}}
@@ -149,19 +177,19 @@ func (c *certificateShop) doneWith(k *stack, current int) {
 		c.t.Errorf("on the Swarm there are %q, want %q", got, want)
 	}
 	k.ok("audit", "verify")
-	for _, file := range []string{k.journal, c.pebble.LogFile()} {
+	for _, file := range append([]string{k.journal}, c.logs...) {
 		b, err := os.ReadFile(file)
 		k.must(err)
 		k.clean(string(b))
 	}
 }
 
-// states says of every certificate of this shop what Pebble does.
+// states says of every certificate of this shop what its authority does.
 func (c *certificateShop) states(serials []string) string {
 	c.t.Helper()
 	var out []string
 	for _, s := range serials {
-		status, reason, err := c.pebble.Status(c.t.Context(), s)
+		status, reason, err := c.Status(c.t.Context(), s)
 		c.must(err)
 		if status == "Revoked" {
 			status = fmt.Sprintf("Revoked/%d", reason)
@@ -262,7 +290,7 @@ func (c *certificateShop) pair() (tls.Certificate, error) {
 // often, and what failed.
 func (c *certificateShop) asks(address string) (stop func() (tried int, failures []string)) {
 	pool := x509.NewCertPool()
-	pool.AppendCertsFromPEM(c.pebble.Roots())
+	pool.AppendCertsFromPEM(c.Roots())
 	dialer := &tls.Dialer{NetDialer: &net.Dialer{Timeout: 10 * time.Second}, Config: &tls.Config{RootCAs: pool, ServerName: c.host, MinVersion: tls.VersionTLS13}}
 	return again(50*time.Millisecond, func() (bool, error) {
 		conn, err := dialer.DialContext(context.Background(), "tcp", address)
@@ -284,29 +312,36 @@ func TestCrashCertificate(t *testing.T) {
 			t.Parallel()
 		}
 		c := newCertificateShop(t, testserver.NewPebble(t, testserver.PebbleOptions{}))
-		stop := c.asks(c.inDirectory())
-		c.ok("adopt", c.name)
-		r := c.killedAt(at, stop)
-		pair, err := c.pair()
-		c.must(err)
-		for _, s := range c.issued() {
-			want := "Revoked"
-			if s == serialOf(t, pair) {
-				want = "Valid"
-			}
-			if got := c.states([]string{s}); !strings.HasPrefix(got, want) {
-				t.Errorf("certificate %s is %s, want %s", s, got, want)
-			}
-		}
+		r := c.crashed(at)
 		left, err := os.ReadDir(c.pebble.Challenges())
 		c.must(err)
 		if len(left) > 0 {
 			t.Errorf("answers to challenges are left: %v", left)
 		}
-		b, err := os.ReadFile(c.journal)
-		c.must(err)
-		c.clean(string(b))
 		return r
 	}
 	everyCrash(t, oneOfEight, run)
+}
+
+// crashed is killed at a point and goes on.
+func (c *certificateShop) crashed(at int) result {
+	c.t.Helper()
+	stop := c.asks(c.inDirectory())
+	c.ok("adopt", c.name)
+	r := c.killedAt(at, stop)
+	pair, err := c.pair()
+	c.must(err)
+	for _, s := range c.issued() {
+		want := "Revoked"
+		if s == serialOf(c.t, pair) {
+			want = "Valid"
+		}
+		if got := c.states([]string{s}); !strings.HasPrefix(got, want) {
+			c.t.Errorf("certificate %s is %s, want %s", s, got, want)
+		}
+	}
+	b, err := os.ReadFile(c.journal)
+	c.must(err)
+	c.clean(string(b))
+	return r
 }

@@ -133,6 +133,10 @@ func TestNoFaultOfASectionHoldsAValue(t *testing.T) {
 		"{names: [a.example], acme: {directory: 'https://ca/d', account: {from-env: A}, dns-01: {hook: [/bin/x], env: DISGUISE}}}",
 		"{names: [a.example], acme: {directory: 'https://ca/d', account: {from-env: A}, dns-01: {hook: [/bin/x], wait: DISGUISE}}}",
 		"{names: [a.example], acme: {directory: 'https://ca/d', account: {from-env: A}, contact: DISGUISE, profile: DISGUISE, http-01: {hook: DISGUISE}}}",
+		"{names: [a.example], vault: {servers: DISGUISE, token: {from-env: T}, role: r}}",
+		"{names: [a.example], vault: {servers: ['https://h'], token: DISGUISE, role: r}}",
+		"{names: [a.example], vault: {servers: ['https://h'], token: {from-env: T}, role: DISGUISE}}",
+		"{names: [a.example], vault: {servers: ['https://h'], token: {from-env: T}, role: r, mount: DISGUISE, ttl: DISGUISE, insecure-tls: DISGUISE}}",
 		"{names: [a.example], key-type: DISGUISE, probe: DISGUISE, crl: DISGUISE, adopt: DISGUISE, roots: DISGUISE}",
 	} {
 		for _, disguise := range disguises {

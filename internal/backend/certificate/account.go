@@ -14,14 +14,17 @@ import (
 	"github.com/keyturn/keyturn/internal/rotation"
 )
 
-// An authority is the ACME server, asked as the account.
-type authority struct {
+// An acmeIssuer has certificates issued by an ACME server.
+type acmeIssuer struct{ *Backend }
+
+// An acmeServer is the ACME server, asked as the account.
+type acmeServer struct {
 	client  *acme.Client
 	account acme.Account // without a location until it was looked up
 }
 
 // open reads the account's key. It does no I/O on the network, but for what [Options.Ready] does.
-func (b *Backend) open(ctx context.Context) (*authority, error) {
+func (b acmeIssuer) open(ctx context.Context) (*acmeServer, error) {
 	value, err := b.settings.ACME.Account.Read(b.options.Getenv)
 	if err != nil {
 		return nil, rotation.Classify(rotation.Invalid, "", fmt.Errorf("certificate: the key of the account: %w", err))
@@ -40,7 +43,7 @@ func (b *Backend) open(ctx context.Context) (*authority, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &authority{client: &acme.Client{Directory: b.settings.ACME.Directory, UserAgent: "keyturn", HTTPClient: httpClient(pool, b.options.Dial, b.options.Timeout)},
+	return &acmeServer{client: &acme.Client{Directory: b.settings.ACME.Directory, UserAgent: "keyturn", HTTPClient: httpClient(pool, b.options.Dial, b.options.Timeout)},
 		account: acme.Account{PrivateKey: key}}, nil
 }
 
@@ -68,7 +71,7 @@ func parseKey(text []byte) (crypto.Signer, error) {
 }
 
 // known looks the account up. One that is not there is no error.
-func (a *authority) known(ctx context.Context) (bool, error) {
+func (a *acmeServer) known(ctx context.Context) (bool, error) {
 	if a.account.Location != "" {
 		return true, nil
 	}
@@ -88,7 +91,7 @@ func (a *authority) known(ctx context.Context) (bool, error) {
 }
 
 // login looks up the account, which must be there.
-func (a *authority) login(ctx context.Context) error {
+func (a *acmeServer) login(ctx context.Context) error {
 	there, err := a.known(ctx)
 	if err == nil && !there {
 		return refused("use the key of the account that ordered it", "the authority knows no account with this key")
@@ -97,7 +100,7 @@ func (a *authority) login(ctx context.Context) error {
 }
 
 // mayOrder checks that there is an account, or that one may be made.
-func (b *Backend) mayOrder(ctx context.Context, a *authority) error {
+func (b acmeIssuer) mayOrder(ctx context.Context, a *acmeServer) error {
 	there, err := a.known(ctx)
 	if err == nil && !there && !b.settings.ACME.AgreeTerms {
 		return refused("read its terms of service, then write acme: {agree-terms: true}: an account is made with the first order",

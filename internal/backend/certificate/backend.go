@@ -48,9 +48,12 @@ type Backend struct {
 	settings Settings
 	options  Options
 	roots    *x509.CertPool // nil: the system's
+	issuer   issuer
 
 	mu   sync.Mutex
-	seen map[string]int // hash of a public key → the version that has it
+	seen map[string]int        // hash of a public key → the version that has it
+	keys map[int]crypto.Signer // of versions that were asked for by their public key, until they are issued
+	kept map[string]string     // serial → hash of the public key, of what an authority keeps
 }
 
 // The interfaces that a Backend fulfils.
@@ -72,9 +75,13 @@ func New(s Settings, o Options) (*Backend, error) {
 	if err := s.check(); err != nil {
 		return nil, rotation.Classify(rotation.Invalid, "", fmt.Errorf("certificate: %w", err))
 	}
-	b := &Backend{settings: s, options: o, seen: map[string]int{}}
+	b := &Backend{settings: s, options: o, seen: map[string]int{}, keys: map[int]crypto.Signer{}, kept: map[string]string{}}
+	b.issuer = acmeIssuer{b}
+	if s.Vault != nil {
+		b.issuer = vaultIssuer{b}
+	}
 	var err error
-	for key, content := range map[string][]byte{"acme.ca": o.CA, "roots": o.Roots} {
+	for key, content := range map[string][]byte{"ca": o.CA, "roots": o.Roots} {
 		if _, bad := remote.Pool(content); bad != nil {
 			return nil, rotation.Classify(rotation.Invalid, "name a PEM file with the authority's certificate", fmt.Errorf("certificate: the file under %s: %w", key, bad))
 		}
@@ -130,28 +137,46 @@ const (
 	publicUntil       = "not-after"
 )
 
-// Identify names the version, for the record: the authority's own name for it, the order's
+// Identify names the version, for the record: the authority's own name for it, such as the order's
 // URL, is there once it was asked for.
 func (b *Backend) Identify(ctx context.Context, next rotation.Version, others []rotation.Version) (rotation.Version, error) {
 	next = next.Clone()
 	next.Identity, next.Public = rotation.Title("keyturn "+b.options.Credential, next.Number), map[string]string{}
-	ca, err := b.open(ctx)
-	if err != nil {
-		return next, err
-	}
-	if err := b.mayOrder(ctx, ca); err != nil {
-		return next, err
-	}
-	for _, o := range others {
+	var current *rotation.Version
+	for i, o := range others {
 		b.saw(o)
-		if o.State != rotation.Current || o.Public[publicOrder] == "" {
-			continue // what another account ordered cannot be followed
-		}
-		if next.Public[publicReplaces], err = ca.nameOf(ctx, o); err != nil {
-			return next, err
+		if o.State == rotation.Current {
+			current = &others[i]
 		}
 	}
-	return next, nil
+	return next, b.issuer.identify(ctx, next, current)
+}
+
+// Order implements [rotation.Orderer].
+func (b *Backend) Order(ctx context.Context, v rotation.Version) (rotation.Version, error) {
+	v = v.Clone()
+	if v.Public == nil {
+		v.Public = map[string]string{}
+	}
+	return b.issuer.order(ctx, v)
+}
+
+// Mint has the certificate issued. What is issued is handed on only if it is what was asked
+// for, and works.
+func (b *Backend) Mint(ctx context.Context, v rotation.Version) (rotation.Version, rotation.Material, error) {
+	chain, key, err := b.issuer.mint(ctx, v)
+	if err != nil {
+		return v, nil, err
+	}
+	found, err := b.examine(chain, key.Public())
+	if err != nil {
+		return v, nil, err
+	}
+	value, err := encode(key)
+	if err != nil {
+		return v, nil, err
+	}
+	return found.on(v), rotation.Material{fieldCertificate: secret.New(found.pem()), fieldKey: value}, nil
 }
 
 // saw remembers the public key of a version.
@@ -195,29 +220,59 @@ func encode(key crypto.Signer) (secret.Value, error) {
 	return secret.New(text), nil
 }
 
+// issued returns the certificates of a version: the one on the record, or, where a run was cut
+// off, what came of what it asked for.
+func (b *Backend) issued(ctx context.Context, v rotation.Version) ([]*issuance, error) {
+	found, err := issuedOf(v)
+	switch {
+	case err != nil:
+		return nil, err
+	case found != nil:
+		return []*issuance{found}, nil
+	case v.Public[publicOrder] == "" && v.Public[publicKey] == "":
+		return nil, nil
+	}
+	return b.issuer.lost(ctx, v)
+}
+
 // Observe says of a certificate what its time and its authority say. Of one that was
-// never issued the authority's order tells.
+// never issued the authority tells, by what is on the record of what it was asked for.
 func (b *Backend) Observe(ctx context.Context, v rotation.Version) (rotation.Standing, error) {
 	issued, err := b.issued(ctx, v)
 	if err != nil {
 		return rotation.Standing{}, err
 	}
-	if issued == nil {
-		return rotation.Standing{Status: rotation.Absent, Detail: "no certificate was issued"}, nil
+	st := rotation.Standing{Status: rotation.Absent, Detail: "no certificate was issued"}
+	for _, i := range issued {
+		if st, err = b.standing(ctx, i); err != nil || st.Status == rotation.Expiring {
+			break
+		}
 	}
-	until := issued.leaf.NotAfter.UTC()
-	detail := fmt.Sprintf("certificate %x, valid until %s", issued.leaf.SerialNumber, until.Format(time.RFC3339))
+	return st, err
+}
+
+func (b *Backend) standing(ctx context.Context, i *issuance) (rotation.Standing, error) {
+	until := i.leaf.NotAfter.UTC()
+	st := rotation.Standing{Status: rotation.Ended, Until: until, Detail: fmt.Sprintf("certificate %x, valid until %s", i.leaf.SerialNumber, until.Format(time.RFC3339))}
 	if b.options.Now().After(until) {
-		return rotation.Standing{Status: rotation.Ended, Until: until, Detail: detail}, nil
+		return st, nil
 	}
-	told, err := b.lookup().status(ctx, issued.leaf, issued.issuer)
+	if sees, ok := b.issuer.(viewer); ok {
+		text, err := sees.view(ctx, i.leaf)
+		if err != nil {
+			return rotation.Standing{}, err
+		}
+		st.Detail += text
+	}
+	told, err := b.lookup().status(ctx, i.leaf, i.issuer)
 	if err != nil {
 		return rotation.Standing{}, err
 	}
-	if told.revoked {
-		return rotation.Standing{Status: rotation.Ended, Detail: detail + ", revoked: " + told.reason()}, nil
+	if !told.revoked {
+		st.Status = rotation.Expiring
+		return st, nil
 	}
-	return rotation.Standing{Status: rotation.Expiring, Until: until, Detail: detail}, nil
+	return rotation.Standing{Status: rotation.Ended, Detail: st.Detail + ", revoked: " + told.reason()}, nil
 }
 
 // Arm implements [rotation.Backend]: a certificate is valid from its birth on.
@@ -231,45 +286,48 @@ var reasons = map[rotation.Why]int{rotation.ToRetire: 4, rotation.ToDiscard: 5, 
 // End revokes a certificate, and waits until its authority tells everybody so. What was
 // asked for and not issued is called off.
 func (b *Backend) End(ctx context.Context, v rotation.Version, why rotation.Why) error {
-	if v.Public[publicLeaf] == "" && v.Public[publicOrder] == "" {
-		return nil
-	}
 	issued, err := b.issued(ctx, v)
 	if err != nil {
 		return err
 	}
-	if issued == nil {
-		return b.callOff(ctx, v)
+	if len(issued) == 0 && v.Public[publicOrder]+v.Public[publicKey] != "" {
+		return b.issuer.callOff(ctx, v)
 	}
 	if why == rotation.ToRetire && b.options.Stolen {
 		why = rotation.ToRevoke
 	}
-	if b.options.Now().After(issued.leaf.NotAfter) {
+	for _, i := range issued {
+		if err := b.end(ctx, v, i, why); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// end revokes one certificate of a version.
+func (b *Backend) end(ctx context.Context, v rotation.Version, i *issuance, why rotation.Why) error {
+	if b.options.Now().After(i.leaf.NotAfter) {
 		return nil
 	}
-	told, err := b.lookup().status(ctx, issued.leaf, issued.issuer)
+	told, err := b.lookup().status(ctx, i.leaf, i.issuer)
 	if err != nil || told.revoked {
-		return err
-	}
-	ca, err := b.open(ctx)
-	if err != nil {
 		return err
 	}
 	if err := rotation.CheckLease(ctx); err != nil {
 		return err
 	}
-	b.options.Logger.InfoContext(ctx, "revoking a certificate", "serial", fmt.Sprintf("%x", issued.leaf.SerialNumber), "version", v.Number, "reason", reasonText(reasons[why]))
-	if err := ca.revoke(ctx, issued.leaf, reasons[why]); err != nil {
+	b.options.Logger.InfoContext(ctx, "revoking a certificate", "serial", fmt.Sprintf("%x", i.leaf.SerialNumber), "version", v.Number, "reason", reasonText(reasons[why]))
+	if err := b.issuer.revoke(ctx, i.leaf, reasons[why]); err != nil {
 		return err
 	}
 	for end := time.Now().Add(b.options.Patience); ; {
-		told, err := b.lookup().status(ctx, issued.leaf, issued.issuer)
+		told, err := b.lookup().status(ctx, i.leaf, i.issuer)
 		if err == nil && told.revoked {
 			return nil
 		}
 		if time.Now().After(end) || remote.Pause(ctx, time.Second) != nil {
 			return errors.Join(unknown("run it again when it does: an authority may publish its list once in some hours",
-				"certificate %x of version %d is revoked, and its authority does not tell that to everybody yet", issued.leaf.SerialNumber, v.Number), err)
+				"certificate %x of version %d is revoked, and its authority does not tell that to everybody yet", i.leaf.SerialNumber, v.Number), err)
 		}
 	}
 }

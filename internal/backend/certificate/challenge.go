@@ -39,7 +39,7 @@ func (a ACME) kind() string {
 
 // prove shows whose the names of an order are: one after the other, since a record of a
 // name and of *.name is the same one.
-func (b *Backend) prove(ctx context.Context, a *authority, order acme.Order) error {
+func (b acmeIssuer) prove(ctx context.Context, a *acmeServer, order acme.Order) error {
 	for _, url := range order.Authorizations {
 		authz, err := a.client.GetAuthorization(ctx, a.account, url)
 		if err != nil {
@@ -55,7 +55,7 @@ func (b *Backend) prove(ctx context.Context, a *authority, order acme.Order) err
 	return nil
 }
 
-func (b *Backend) proveOne(ctx context.Context, a *authority, authz acme.Authorization) (err error) {
+func (b acmeIssuer) proveOne(ctx context.Context, a *acmeServer, authz acme.Authorization) (err error) {
 	c, ok := b.challengeOf(authz)
 	if !ok {
 		var offered []string
@@ -87,7 +87,7 @@ func (b *Backend) proveOne(ctx context.Context, a *authority, authz acme.Authori
 }
 
 // challengeOf returns the challenge of an authorization that is answered.
-func (b *Backend) challengeOf(authz acme.Authorization) (acme.Challenge, bool) {
+func (b acmeIssuer) challengeOf(authz acme.Authorization) (acme.Challenge, bool) {
 	i := slices.IndexFunc(authz.Challenges, func(c acme.Challenge) bool { return c.Type == b.settings.ACME.kind() })
 	if i < 0 {
 		return acme.Challenge{}, false
@@ -96,7 +96,7 @@ func (b *Backend) challengeOf(authz acme.Authorization) (acme.Challenge, bool) {
 }
 
 // present has the answer to a challenge be found, and waits until it is.
-func (b *Backend) present(ctx context.Context, c acme.Challenge) error {
+func (b acmeIssuer) present(ctx context.Context, c acme.Challenge) error {
 	s := b.settings.ACME
 	if s.HTTP01 != nil && s.HTTP01.Directory != "" {
 		return s.HTTP01.write(c)
@@ -115,7 +115,7 @@ func (b *Backend) present(ctx context.Context, c acme.Challenge) error {
 }
 
 // withdraw takes the answer to a challenge back. What is not there is success.
-func (b *Backend) withdraw(ctx context.Context, c acme.Challenge) error {
+func (b acmeIssuer) withdraw(ctx context.Context, c acme.Challenge) error {
 	if h := b.settings.ACME.HTTP01; h != nil && h.Directory != "" {
 		if !tokenForm.MatchString(c.Token) {
 			return errors.New("certificate: the token of a challenge is malformed")
@@ -154,7 +154,7 @@ func (h HTTP01) write(c acme.Challenge) error {
 
 // hook runs the program that answers challenges. What it prints goes nowhere: it could be
 // anything. It is in a process group of its own, and ends with its time.
-func (b *Backend) hook(ctx context.Context, action string, c acme.Challenge) error {
+func (b acmeIssuer) hook(ctx context.Context, action string, c acme.Challenge) error {
 	var argv, names []string
 	env := map[string]string{"KEYTURN_ACTION": action, "KEYTURN_CHALLENGE": c.Type, "KEYTURN_NAME": c.Identifier.Value}
 	if d := b.settings.ACME.DNS01; d != nil {

@@ -26,6 +26,7 @@ type loginSettings struct {
 	State       rotation.State `json:"state"`
 	Fingerprint string         `json:"fingerprint"` // "": it is not known
 	CRL         string         `json:"crl,omitempty"`
+	At          *places        `json:"at,omitempty"`
 }
 
 // ProbeSpec says how to try a version. It does no I/O.
@@ -34,7 +35,11 @@ func (b *Backend) ProbeSpec(v rotation.Version) rotation.ProbeSpec {
 	if found, err := issuedOf(v); err == nil && found != nil {
 		names = namesOf(found.leaf) // the declared ones may have changed since
 	}
-	settings, _ := json.Marshal(loginSettings{names, v.State, v.Public[publicFingerprint], b.settings.CRL}) // of texts: it always has JSON
+	of := loginSettings{Names: names, State: v.State, Fingerprint: v.Public[publicFingerprint], CRL: b.settings.CRL}
+	if at := b.places(); len(at.OCSP) > 0 {
+		of.At = &at
+	}
+	settings, _ := json.Marshal(of) // of texts: it always has JSON
 	spec := rotation.ProbeSpec{Backend: "certificate", Identity: v.Identity, Endpoints: b.settings.Probe, CA: b.options.Roots, Settings: settings}
 	if len(spec.Endpoints) == 0 {
 		spec.Endpoints = []string{itself}
@@ -98,7 +103,11 @@ func (t trial) mounted(ctx context.Context, m rotation.Material) (rotation.Endpo
 	if err := found.trusted(t.roots, t.settings.Names, now); err != nil {
 		return say(rotation.Unfit, "%v", err)
 	}
-	told, err := lookup{httpClient(nil, nil, remote.CallTimeout), t.settings.CRL, time.Now}.status(ctx, found.leaf, found.issuer)
+	look := lookup{http: httpClient(nil, nil, remote.CallTimeout), crl: t.settings.CRL, now: time.Now}
+	if t.settings.At != nil {
+		look.at = *t.settings.At
+	}
+	told, err := look.status(ctx, found.leaf, found.issuer)
 	switch {
 	case err != nil:
 		return rotation.EndpointResult{Answer: rotation.Inconclusive, Reason: err.Error()}, found

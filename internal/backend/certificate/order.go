@@ -2,7 +2,7 @@ package certificate
 
 import (
 	"context"
-	"crypto/rand"
+	"crypto"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"errors"
@@ -13,27 +13,36 @@ import (
 	"github.com/mholt/acmez/v3/acme"
 
 	"github.com/keyturn/keyturn/internal/rotation"
-	"github.com/keyturn/keyturn/internal/secret"
 )
 
-// nameOf returns how the authority names the certificate of a version, where it wants to
-// know which one an order replaces.
-func (a *authority) nameOf(ctx context.Context, v rotation.Version) (string, error) {
+// identify looks up the account, and how the authority names the certificate in service, where
+// it wants to know which one an order replaces.
+func (b acmeIssuer) identify(ctx context.Context, next rotation.Version, current *rotation.Version) error {
+	a, err := b.open(ctx)
+	if err != nil {
+		return err
+	}
+	if err := b.mayOrder(ctx, a); err != nil {
+		return err
+	}
+	if current == nil || current.Public[publicOrder] == "" {
+		return nil // what another account ordered cannot be followed
+	}
 	directory, err := a.client.GetDirectory(ctx)
 	if err != nil {
-		return "", wrap("reading the directory", err)
+		return wrap("reading the directory", err)
 	}
-	found, err := issuedOf(v)
+	found, err := issuedOf(*current)
 	if err != nil || found == nil || directory.RenewalInfo == "" {
-		return "", err
+		return err
 	}
-	return acme.ARIUniqueIdentifier(found.leaf)
+	next.Public[publicReplaces], err = acme.ARIUniqueIdentifier(found.leaf)
+	return err
 }
 
-// Order asks for the certificate, and makes the account if there is none. After an answer
+// order asks for the certificate, and makes the account if there is none. After an answer
 // that was lost a second order is asked for; the first one ends by itself.
-func (b *Backend) Order(ctx context.Context, v rotation.Version) (rotation.Version, error) {
-	v = v.Clone()
+func (b acmeIssuer) order(ctx context.Context, v rotation.Version) (rotation.Version, error) {
 	a, err := b.open(ctx)
 	if err != nil {
 		return v, err
@@ -76,69 +85,45 @@ func (b *Backend) Order(ctx context.Context, v rotation.Version) (rotation.Versi
 	if made.Location == "" {
 		return v, wrap("ordering a certificate", errors.New("the answer says nowhere where the order is"))
 	}
-	if v.Public == nil {
-		v.Public = map[string]string{}
-	}
 	v.Public[publicOrder] = made.Location
 	return v, nil
 }
 
-// Mint shows whose the names are, makes the key, and has the certificate issued. What is
-// issued is handed on only if it is what was asked for, and works.
-func (b *Backend) Mint(ctx context.Context, v rotation.Version) (rotation.Version, rotation.Material, error) {
+// mint shows whose the names are, makes the key, and has the certificate issued.
+func (b acmeIssuer) mint(ctx context.Context, v rotation.Version) ([]byte, crypto.Signer, error) {
 	a, err := b.open(ctx)
 	if err != nil {
-		return v, nil, err
+		return nil, nil, err
 	}
 	order, err := a.order(ctx, v)
 	if err != nil {
-		return v, nil, err
+		return nil, nil, err
 	}
 	if order.Status == acme.StatusPending {
 		if err := b.prove(ctx, a, order); err != nil {
-			return v, nil, err
+			return nil, nil, err
 		}
 	}
 	key, err := b.newKey(v)
 	if err != nil {
-		return v, nil, err
+		return nil, nil, err
 	}
-	request := &x509.CertificateRequest{Subject: pkix.Name{}}
-	for _, n := range b.settings.Names {
-		if ip := net.ParseIP(n); ip != nil {
-			request.IPAddresses = append(request.IPAddresses, ip)
-		} else {
-			request.DNSNames = append(request.DNSNames, n)
-		}
-	}
-	signed, err := x509.CreateCertificateRequest(rand.Reader, request, key)
+	signed, err := b.settings.request(pkix.Name{}, key)
 	if err != nil {
-		return v, nil, fmt.Errorf("certificate: making the request: %w", err)
+		return nil, nil, err
 	}
 	if err := rotation.CheckLease(ctx); err != nil {
-		return v, nil, err
+		return nil, nil, err
 	}
 	if order, err = a.client.FinalizeOrder(ctx, a.account, order, signed); err != nil {
-		return v, nil, wrap("having the certificate issued", err)
+		return nil, nil, wrap("having the certificate issued", err)
 	}
 	chain, err := a.download(ctx, order)
-	if err != nil {
-		return v, nil, err
-	}
-	found, err := b.examine(chain, key.Public())
-	if err != nil {
-		return v, nil, err
-	}
-	value, err := encode(key)
-	if err != nil {
-		return v, nil, err
-	}
-	v = found.on(v)
-	return v, rotation.Material{fieldCertificate: secret.New(found.pem()), fieldKey: value}, nil
+	return chain, key, err
 }
 
 // order reads the order of a version as it stands.
-func (a *authority) order(ctx context.Context, v rotation.Version) (acme.Order, error) {
+func (a *acmeServer) order(ctx context.Context, v rotation.Version) (acme.Order, error) {
 	if v.Public[publicOrder] == "" {
 		return acme.Order{}, fmt.Errorf("certificate: version %d was not ordered", v.Number)
 	}
@@ -150,7 +135,7 @@ func (a *authority) order(ctx context.Context, v rotation.Version) (acme.Order, 
 }
 
 // download returns the chain that the authority prefers, in PEM form.
-func (a *authority) download(ctx context.Context, order acme.Order) ([]byte, error) {
+func (a *acmeServer) download(ctx context.Context, order acme.Order) ([]byte, error) {
 	chains, err := a.client.GetCertificateChain(ctx, a.account, order.Certificate)
 	if err != nil {
 		return nil, wrap("fetching the certificate", err)
@@ -161,13 +146,8 @@ func (a *authority) download(ctx context.Context, order acme.Order) ([]byte, err
 	return chains[0].ChainPEM, nil
 }
 
-// issued returns the certificate of a version: from the record, or, where a run was cut
-// off, from its order. It is nil if none was issued.
-func (b *Backend) issued(ctx context.Context, v rotation.Version) (*issuance, error) {
-	found, err := issuedOf(v)
-	if found != nil || err != nil || v.Public[publicOrder] == "" {
-		return found, err
-	}
+// lost returns what came of an order that is on the record without its certificate.
+func (b acmeIssuer) lost(ctx context.Context, v rotation.Version) ([]*issuance, error) {
 	a, err := b.open(ctx)
 	if err != nil {
 		return nil, err
@@ -187,14 +167,15 @@ func (b *Backend) issued(ctx context.Context, v rotation.Version) (*issuance, er
 		if err != nil {
 			return nil, err
 		}
-		return parseChain(chain)
+		found, err := parseChain(chain)
+		return []*issuance{found}, err
 	}
 	return nil, nil
 }
 
 // callOff makes an order worthless that was not finished, so that no request of a run that
 // was cut off can finish it: what was shown for it is shown no more.
-func (b *Backend) callOff(ctx context.Context, v rotation.Version) error {
+func (b acmeIssuer) callOff(ctx context.Context, v rotation.Version) error {
 	a, err := b.open(ctx)
 	if err != nil {
 		return err
@@ -238,11 +219,15 @@ func (b *Backend) callOff(ctx context.Context, v rotation.Version) error {
 }
 
 // revoke revokes a certificate. One that was revoked before is done.
-func (a *authority) revoke(ctx context.Context, leaf *x509.Certificate, reason int) error {
+func (b acmeIssuer) revoke(ctx context.Context, leaf *x509.Certificate, reason int) error {
+	a, err := b.open(ctx)
+	if err != nil {
+		return err
+	}
 	if err := a.login(ctx); err != nil {
 		return err
 	}
-	err := a.client.RevokeCertificate(ctx, a.account, leaf, nil, reason)
+	err = a.client.RevokeCertificate(ctx, a.account, leaf, nil, reason)
 	if is(err, acme.ProblemTypeAlreadyRevoked) {
 		return nil
 	}

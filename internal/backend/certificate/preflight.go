@@ -2,6 +2,7 @@ package certificate
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"os"
 	"slices"
@@ -12,12 +13,17 @@ import (
 	"github.com/keyturn/keyturn/internal/rotation"
 )
 
-// Preflight checks that a certificate can be ordered: the directory, the account, what
-// answers challenges. Of every version on the record it remembers the public key.
+// Preflight checks that a certificate can be had. Of every version on the record it remembers
+// the public key.
 func (b *Backend) Preflight(ctx context.Context, c rotation.Credential) error {
 	for _, v := range c.Versions {
 		b.saw(v)
 	}
+	return b.issuer.preflight(ctx)
+}
+
+// preflight checks that one can be ordered: the directory, the account, what answers challenges.
+func (b acmeIssuer) preflight(ctx context.Context) error {
 	if err := b.settings.ACME.answerable(); err != nil {
 		return err
 	}
@@ -72,39 +78,26 @@ func (a ACME) answerable() error {
 }
 
 // Warnings implements [rotation.Warner].
-func (b *Backend) Warnings(context.Context, string) ([]string, error) {
+func (b *Backend) Warnings(ctx context.Context, _ string) ([]string, error) {
 	out := []string{"most clients do not ask whether a certificate was revoked: one that was stolen works for its thief until its time is over"}
 	if len(b.settings.Probe) == 0 {
 		out = append(out, "no probe: is given: whether every task serves the new certificate, and none the old one, is not looked at")
 	}
+	if w, ok := b.issuer.(warner); ok {
+		more, err := w.warnings(ctx)
+		return append(out, more...), err
+	}
 	return out, nil
 }
 
-// RenewAt implements [rotation.Renewer] by what the authority suggests (RFC 9773): a time
-// in its window that hangs on the certificate alone, so that every run finds the same. A
-// window that is over means at once.
+// RenewAt implements [rotation.Renewer] by what the authority suggests.
 func (b *Backend) RenewAt(ctx context.Context, v rotation.Version) (time.Time, error) {
 	found, err := issuedOf(v)
-	if found == nil || err != nil {
+	suggests, ok := b.issuer.(suggester)
+	if found == nil || err != nil || !ok {
 		return time.Time{}, err
 	}
-	a, err := b.open(ctx)
-	if err != nil {
-		return time.Time{}, err
-	}
-	info, err := a.client.GetRenewalInfo(ctx, found.leaf)
-	if errors.Is(err, acme.ErrUnsupported) || missing(err) {
-		return time.Time{}, nil
-	}
-	if err != nil {
-		return time.Time{}, wrap("asking when to renew", err)
-	}
-	start, end := info.SuggestedWindow.Start, info.SuggestedWindow.End
-	if info.ExplanationURL != "" {
-		b.options.Logger.InfoContext(ctx, "the authority says why it suggests that time", "url", info.ExplanationURL)
-	}
-	part := time.Duration(found.leaf.Raw[len(found.leaf.Raw)-1]) // of the signature: as good as random
-	return start.Add(end.Sub(start) * part / 256).UTC(), nil
+	return suggests.renewAt(ctx, found.leaf)
 }
 
 // Adopt takes over the certificate of the file that the settings name. That services serve
@@ -133,4 +126,26 @@ func (b *Backend) Adopt(ctx context.Context, v rotation.Version) (rotation.Versi
 	v = found.on(v)
 	v.Identity = rotation.Title("keyturn "+b.options.Credential, v.Number)
 	return v, nil
+}
+
+// renewAt is what the authority suggests (RFC 9773): a time in its window that hangs on the
+// certificate alone, so that every run finds the same. A window that is over means at once.
+func (b acmeIssuer) renewAt(ctx context.Context, leaf *x509.Certificate) (time.Time, error) {
+	a, err := b.open(ctx)
+	if err != nil {
+		return time.Time{}, err
+	}
+	info, err := a.client.GetRenewalInfo(ctx, leaf)
+	if errors.Is(err, acme.ErrUnsupported) || missing(err) {
+		return time.Time{}, nil
+	}
+	if err != nil {
+		return time.Time{}, wrap("asking when to renew", err)
+	}
+	start, end := info.SuggestedWindow.Start, info.SuggestedWindow.End
+	if info.ExplanationURL != "" {
+		b.options.Logger.InfoContext(ctx, "the authority says why it suggests that time", "url", info.ExplanationURL)
+	}
+	part := time.Duration(leaf.Raw[len(leaf.Raw)-1]) // of the signature: as good as random
+	return start.Add(end.Sub(start) * part / 256).UTC(), nil
 }

@@ -25,6 +25,9 @@ type Settings struct {
 	// ACME says that an ACME server (RFC 8555) issues it.
 	ACME *ACME `yaml:"acme"`
 
+	// Vault says that the PKI engine of a Vault issues it.
+	Vault *Vault `yaml:"vault"`
+
 	// Roots is the path of the PEM file with the authorities that clients of the services
 	// trust. Empty means the system's.
 	Roots string `yaml:"roots"`
@@ -104,7 +107,7 @@ type DNS01 struct {
 }
 
 // NotBuilt names keys of later releases.
-func (*Settings) NotBuilt() []string { return []string{"vault", "step-ca", "rotate-ca"} }
+func (*Settings) NotBuilt() []string { return []string{"step-ca", "rotate-ca"} }
 
 // NotBuilt names keys of later releases.
 func (*ACME) NotBuilt() []string { return []string{"external-account", "tls-alpn-01", "rollover"} }
@@ -181,12 +184,20 @@ func (s Settings) check() error {
 		faults = append(faults, &rotation.Fault{Path: path, Text: fmt.Sprintf(format, args...), Tip: tip})
 	}
 	s.checkNames(fault)
-	if s.Trigger != "" || s.CertManager != nil {
+	managed := s.Trigger != "" || s.CertManager != nil
+	switch {
+	case managed:
 		s.checkManaged(fault)
-	} else if s.ACME == nil {
-		fault("acme", "write acme: {directory: https://acme-v02.api.letsencrypt.org/directory, …}", "nothing says who issues it")
-	} else {
+	case s.ACME == nil && s.Vault == nil:
+		fault("acme", "write acme: {directory: https://acme-v02.api.letsencrypt.org/directory, …} or vault: {servers: […], …}", "nothing says who issues it")
+	case s.ACME != nil && s.Vault != nil:
+		fault("vault", "keep one of acme and vault", "there are two who issue it")
+	}
+	if s.ACME != nil && !managed {
 		s.ACME.check(s.Names, fault)
+	}
+	if s.Vault != nil && !managed {
+		s.Vault.check(fault)
 	}
 	if s.KeyType != "" && !slices.Contains(keyTypes, s.KeyType) {
 		fault("key-type", "known are "+strings.Join(keyTypes, ", "), "unknown kind of key")

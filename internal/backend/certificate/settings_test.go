@@ -16,6 +16,8 @@ const good = "names: [orders.example.com]\nacme:\n  directory: https://ca.exampl
 
 const withFolder = good + "  http-01: {directory: /srv/acme}\n"
 
+const byVault = "names: [orders.example.com]\nvault:\n  servers: [\"https://vault:8200\"]\n  token: {from-env: T}\n  role: orders\n"
+
 func TestSection(t *testing.T) {
 	for name, text := range map[string]string{
 		"a folder":        withFolder,
@@ -24,6 +26,8 @@ func TestSection(t *testing.T) {
 		"everything":      withFolder + "  agree-terms: true\n  contact: [ops@example.com]\n  ca: ca.pem\n  profile: shortlived\nroots: r.pem\nkey-type: rsa-3072\nprobe: [\"tls://tasks.orders_web:8443\", \"tls://[::1]:443\"]\ncrl: http://ca/crl\nadopt: a.pem\n",
 		"all under it":    strings.Replace(good, "[orders.example.com]", `["*.example.com", example.com]`, 1) + "  dns-01: {hook: [/usr/bin/answer]}\n",
 		"addresses, too":  strings.Replace(withFolder, "[orders.example.com]", `[192.0.2.1, "2001:db8::1", xn--mnchen-3ya.example]`, 1),
+		"Vault":           byVault,
+		"more of Vault":   byVault + "  mount: pki/internal\n  ttl: 30d\n  ca: ca.pem\n  insecure-tls: [tls-1.2]\n",
 		"a bare hostname": strings.Replace(withFolder, "[orders.example.com]", "[orders]", 1),
 	} {
 		if _, err := certificate.Section(rotationtest.Decoder(text)); err != nil {
@@ -36,9 +40,24 @@ func TestBadSection(t *testing.T) {
 	const canary = "hunter2-hunter2"
 	names := func(n string) string { return strings.Replace(withFolder, "[orders.example.com]", n, 1) }
 	directory := func(d string) string { return strings.Replace(withFolder, "https://ca.example.com/directory", d, 1) }
+	vault := func(old, with string) string { return strings.Replace(byVault, old, with, 1) }
 	rotationtest.Refuses(t, certificate.Section, canary, map[string][3]string{
 		"nothing":              {"{}", "names", "no name is given"},
 		"nobody":               {"names: [a.example]", "acme", "nothing says who issues it"},
+		"two authorities":      {byVault + "acme:\n  directory: https://ca/d\n  account: {from-env: A}\n  http-01: {directory: /a}\n", "vault", "there are two who issue it"},
+		"no server":            {vault("[\"https://vault:8200\"]", "[]"), "vault.servers", "no server is named"},
+		"no TLS to Vault":      {vault("https://vault", "http://vault"), "vault.servers.0", "the URL has no TLS"},
+		"a secret in the URL":  {vault("https://vault:8200", "https://u:"+canary+"@vault:8200"), "vault.servers.0", "a user, a query or a fragment"},
+		"a server twice":       {vault("\"https://vault:8200\"", "\"https://vault:8200\", \"https://vault:8200\""), "vault.servers.1", "stands there twice"},
+		"no token":             {vault("  token: {from-env: T}\n", ""), "vault.token", "has no place"},
+		"two tokens":           {vault("{from-env: T}", "{from-env: T, from-file: /t}"), "vault.token", "has two places"},
+		"no role":              {vault("  role: orders\n", ""), "vault.role", "the role is missing"},
+		"a path for a role":    {vault("role: orders", "role: ../"+canary), "vault.role", "cannot be the name of a role"},
+		"mount":                {byVault + "  mount: /pki/../" + canary + "\n", "vault.mount", "cannot be a mount"},
+		"ttl":                  {byVault + "  ttl: " + canary + "\n", "vault.ttl", "no time of a minute or more"},
+		"a second":             {byVault + "  ttl: 1s\n", "vault.ttl", "no time of a minute or more"},
+		"weakening":            {byVault + "  insecure-tls: [none]\n", "vault.insecure-tls.0", "unknown weakening"},
+		"unknown key of Vault": {byVault + "  rolle: x\n", "", "rolle"},
 		"no name":              {names("[]"), "names", "no name is given"},
 		"a URL for a name":     {names(`["https://` + canary + `.example"]`), "names.0", "no name that a certificate can have"},
 		"capital letters":      {names("[" + strings.ToUpper(canary) + "]"), "names.0", "no name that a certificate can have"},
@@ -79,6 +98,14 @@ func TestNew(t *testing.T) {
 		if _, err := certificate.New(s, o); rotation.ClassOf(err) != rotation.Invalid {
 			t.Errorf("%s that are none: %v, want it to be invalid", name, err)
 		}
+	}
+	v := certificate.Settings{Names: s.Names, Vault: &certificate.Vault{Servers: []string{"https://127.0.0.1:1"}, Token: secret.Source{Env: "A"}, Role: "orders"}}
+	b, err := certificate.New(v, certificate.Options{Options: remote.Options{Getenv: func(string) string { return "" }}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Preflight(t.Context(), rotation.Credential{}); rotation.ClassOf(err) != rotation.Invalid || !strings.Contains(err.Error(), "holds no value") {
+		t.Errorf("without a token: %v, want it to be invalid", err)
 	}
 	if _, err := certificate.New(certificate.Settings{}, certificate.Options{}); rotation.ClassOf(err) != rotation.Invalid {
 		t.Errorf("settings without anything: %v, want them to be invalid", err)

@@ -24,18 +24,42 @@ import (
 // signed, so the way to them needs no trust.
 type lookup struct {
 	http *http.Client
-	crl  string // the list where the certificate names nothing
+	crl  string // the list where the certificate names none
+	at   places // where neither it nor crl does
+	dial remote.Dial
 	now  func() time.Time
 }
 
+// places are where an authority of the team's own tells what it revoked. They travel to where
+// probes run.
+type places struct {
+	OCSP        []string `json:"ocsp"`
+	Lists       []string `json:"lists"`
+	CA          []byte   `json:"ca,omitempty"`
+	InsecureTLS []string `json:"insecure_tls,omitempty"`
+}
+
+// client returns one that believes the servers of the places.
+func (p places) client(dial remote.Dial, timeout time.Duration) (*http.Client, error) {
+	config, err := remote.TLS(p.CA, p.InsecureTLS)
+	if err != nil {
+		return nil, err
+	}
+	return oneByOne(remote.Client(config, dial, timeout), timeout), nil
+}
+
 func (b *Backend) lookup() lookup {
-	return lookup{httpClient(nil, b.options.Dial, b.options.Timeout), b.settings.CRL, b.options.Now}
+	return lookup{httpClient(nil, b.options.Dial, b.options.Timeout), b.settings.CRL, b.places(), b.options.Dial, b.options.Now}
 }
 
 // httpClient returns a client of verified TLS 1.3 that follows no redirection. Each request has
 // a connection of its own.
 func httpClient(roots *x509.CertPool, dial remote.Dial, timeout time.Duration) *http.Client {
-	client := remote.Client(&tls.Config{MinVersion: tls.VersionTLS13, RootCAs: roots}, dial, timeout)
+	return oneByOne(remote.Client(&tls.Config{MinVersion: tls.VersionTLS13, RootCAs: roots}, dial, timeout), timeout)
+}
+
+// oneByOne has a client make a connection for each request, and answer in time.
+func oneByOne(client *http.Client, timeout time.Duration) *http.Client {
 	client.Transport.(*http.Transport).DisableKeepAlives = true
 	client.Timeout = timeout
 	return client
@@ -68,12 +92,20 @@ func (l lookup) status(ctx context.Context, leaf, issuer *x509.Certificate) (tol
 	if issuer == nil {
 		return told{}, refused("let the PEM file hold its chain, too", "who signed certificate %x is not known: nobody can be asked whether it is revoked", leaf.SerialNumber)
 	}
-	lists := leaf.CRLDistributionPoints
+	responders, lists := leaf.OCSPServer, leaf.CRLDistributionPoints
 	if len(lists) == 0 && l.crl != "" {
 		lists = []string{l.crl}
 	}
+	if len(responders)+len(lists) == 0 {
+		responders, lists = l.at.OCSP, l.at.Lists
+		own, err := l.at.client(l.dial, l.http.Timeout)
+		if err != nil {
+			return told{}, err
+		}
+		l.http = own
+	}
 	var errs []error
-	for _, responder := range leaf.OCSPServer {
+	for _, responder := range responders {
 		t, err := l.ocsp(ctx, responder, leaf, issuer)
 		if err == nil {
 			return t, nil
