@@ -34,6 +34,9 @@ type PebbleOptions struct {
 	// Forget makes it ask for a challenge every time; else it does so half of the time, of
 	// a name that was shown before.
 	Forget bool
+	// Customers are the names and keys (base64url) of those for whom alone it makes accounts.
+	// Default: it does so for everybody.
+	Customers map[string]string
 }
 
 // A Pebble is a real ACME server on loopback, which refuses one nonce in five. Beside it
@@ -130,7 +133,7 @@ func (p *Pebble) start(ctx context.Context, o PebbleOptions) (err error) {
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM(p.authority.PEM)
 	p.http = &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS13}}}
-	if err := p.run(o.Forget); err != nil {
+	if err := p.run(o); err != nil {
 		return err
 	}
 	return p.await(ctx)
@@ -166,7 +169,7 @@ func (p *Pebble) serve(status string) (err error) {
 	return nil
 }
 
-func (p *Pebble) run(forget bool) (err error) {
+func (p *Pebble) run(o PebbleOptions) (err error) {
 	cert, key, err := p.authority.Issue(Certificate{Names: []string{"127.0.0.1", "localhost"}})
 	if err != nil {
 		return err
@@ -175,8 +178,8 @@ func (p *Pebble) run(forget bool) (err error) {
 		"listenAddress": fmt.Sprintf("127.0.0.1:%d", p.acme), "managementListenAddress": fmt.Sprintf("127.0.0.1:%d", p.manage),
 		"certificate": filepath.Join(p.dir, "cert.pem"), "privateKey": filepath.Join(p.dir, "key.pem"), "httpPort": p.web, "tlsPort": p.web,
 		"ocspResponderURL": "http://" + p.status.Addr().String(), "retryAfter": map[string]int{"authz": 0, "order": 0},
-		"domainBlocklist": []string{"blocked.test"},
-		"profiles":        map[string]any{"default": map[string]any{"description": "of tests", "validityPeriod": int(p.life.Seconds())}},
+		"domainBlocklist": []string{"blocked.test"}, "externalAccountBindingRequired": len(o.Customers) > 0, "externalAccountMACKeys": o.Customers,
+		"profiles": map[string]any{"default": map[string]any{"description": "of tests", "validityPeriod": int(p.life.Seconds())}},
 	}})
 	if err != nil {
 		return err
@@ -189,7 +192,7 @@ func (p *Pebble) run(forget bool) (err error) {
 	cmd := exec.Command(p.program, "-strict", "-config", filepath.Join(p.dir, "pebble.json"), "-dnsserver", p.dns.LocalAddr().String())
 	cmd.Dir = p.dir
 	cmd.Env = append(os.Environ(), "PEBBLE_VA_NOSLEEP=1", "PEBBLE_WFE_NONCEREJECT=20")
-	if forget {
+	if o.Forget {
 		cmd.Env = append(cmd.Env, "PEBBLE_AUTHZREUSE=0")
 	}
 	p.process, err = startProcess(cmd, p.LogFile())

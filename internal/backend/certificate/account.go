@@ -1,17 +1,21 @@
 package certificate
 
 import (
+	"bytes"
 	"context"
 	"crypto"
 	"crypto/x509"
+	"encoding/base64"
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"net/http"
 
 	"github.com/mholt/acmez/v3/acme"
 
 	"github.com/keyturn/keyturn/internal/backend/remote"
 	"github.com/keyturn/keyturn/internal/rotation"
+	"github.com/keyturn/keyturn/internal/secret"
 )
 
 // An acmeIssuer has certificates issued by an ACME server.
@@ -107,4 +111,48 @@ func (b acmeIssuer) mayOrder(ctx context.Context, a *acmeServer) error {
 			"the authority knows no account with this key")
 	}
 	return err
+}
+
+// register makes the account.
+func (b acmeIssuer) register(ctx context.Context, a *acmeServer) error {
+	account := a.account
+	account.TermsOfServiceAgreed = true
+	for _, c := range b.settings.ACME.Contact {
+		account.Contact = append(account.Contact, "mailto:"+c)
+	}
+	if e := b.settings.ACME.ExternalAccount; e != nil {
+		key, err := e.key(b.options.Getenv)
+		if err != nil {
+			return err
+		}
+		defer key.Wipe()
+		if err := account.SetExternalAccountBinding(ctx, a.client, acme.EAB{KeyID: e.ID, MACKey: string(key.Reveal())}); err != nil {
+			return wrap("making the account", err)
+		}
+	}
+	made, err := a.client.NewAccount(ctx, account)
+	if p, told := problemOf(err); told && p.Status < http.StatusInternalServerError && (p.Type == namespace+"unauthorized" || p.Type == acme.ProblemTypeExternalAccountRequired) {
+		return rotation.Classify(rotation.Refused, "are id and key under acme.external-account what the authority gave for one account? Some take a pair once alone", fmt.Errorf("certificate: making the account: %w", err))
+	}
+	if err != nil {
+		return wrap("making the account", err)
+	}
+	made.PrivateKey = account.PrivateKey
+	a.account = made
+	return nil
+}
+
+// key reads the key, which authorities give with or without padding.
+func (e ExternalAccount) key(getenv func(string) string) (secret.Value, error) {
+	value, err := e.Key.Read(getenv)
+	if err != nil {
+		return secret.Value{}, rotation.Classify(rotation.Invalid, "", fmt.Errorf("certificate: the key of the external account: %w", err))
+	}
+	text := bytes.TrimRight(bytes.TrimSpace(value.Reveal()), "=")
+	decoded, err := base64.RawURLEncoding.DecodeString(string(text))
+	clear(decoded)
+	if err != nil || len(decoded) < 16 {
+		return secret.Value{}, rotation.Errorf(rotation.Invalid, "write the authority's HMAC key as it gives it: letters, digits, - and _", "certificate: the key of the external account (%s) is no key in base64url", e.Key)
+	}
+	return secret.New(text), nil
 }

@@ -54,17 +54,9 @@ func (b acmeIssuer) order(ctx context.Context, v rotation.Version) (rotation.Ver
 		return v, err
 	}
 	if a.account.Location == "" {
-		account := a.account
-		account.TermsOfServiceAgreed = true
-		for _, c := range b.settings.ACME.Contact {
-			account.Contact = append(account.Contact, "mailto:"+c)
+		if err := b.register(ctx, a); err != nil {
+			return v, err
 		}
-		made, err := a.client.NewAccount(ctx, account)
-		if err != nil {
-			return v, wrap("making the account", err)
-		}
-		made.PrivateKey = account.PrivateKey
-		a.account = made
 	}
 	order := acme.Order{Replaces: v.Public[publicReplaces], Profile: b.settings.ACME.Profile}
 	for _, n := range b.settings.Names {

@@ -40,10 +40,17 @@ func (b acmeIssuer) preflight(ctx context.Context) error {
 			return refused("leave acme.profile out, or write one that the authority's page lists", "the authority has no profile %q", p)
 		}
 	}
-	if directory.Meta != nil && directory.Meta.ExternalAccountRequired {
+	if e := b.settings.ACME.ExternalAccount; e != nil {
+		key, err := e.key(b.options.Getenv)
+		if err != nil {
+			return err
+		}
+		key.Wipe()
+	} else if directory.Meta != nil && directory.Meta.ExternalAccountRequired {
 		there, err := a.known(ctx)
 		if err == nil && !there {
-			err = refused("make the account by another client, and name its key under acme.account", "the authority makes accounts for its customers alone, which is not built yet")
+			err = refused("write acme: {external-account: {id: …, key: {from-env: NAME}}}, which the authority gives its customers, or name the key of an account that is there",
+				"the authority makes accounts for its customers alone")
 		}
 		if err != nil {
 			return err

@@ -70,6 +70,10 @@ type ACME struct {
 	// Contact holds addresses of people for an account that is made.
 	Contact []string `yaml:"contact"`
 
+	// ExternalAccount says whose account is made, where the authority makes accounts for its
+	// customers alone (RFC 8555, section 7.3.4).
+	ExternalAccount *ExternalAccount `yaml:"external-account"`
+
 	// CA is the path of the PEM file with the authority that signs the ACME server's own
 	// certificate. Empty means the system's.
 	CA string `yaml:"ca"`
@@ -80,6 +84,15 @@ type ACME struct {
 	// HTTP01 and DNS01 are the challenges, of which one is given.
 	HTTP01 *HTTP01 `yaml:"http-01"`
 	DNS01  *DNS01  `yaml:"dns-01"`
+}
+
+// ExternalAccount is what an authority gives a customer, for the account that is made.
+type ExternalAccount struct {
+	// ID is what the authority calls the key.
+	ID string `yaml:"id"`
+
+	// Key says where the key stands, in base64url.
+	Key secret.Source `yaml:"key"`
 }
 
 // HTTP01 shows whose a name is by what a web server says at port 80 of it.
@@ -110,7 +123,7 @@ type DNS01 struct {
 func (*Settings) NotBuilt() []string { return []string{"step-ca", "rotate-ca"} }
 
 // NotBuilt names keys of later releases.
-func (*ACME) NotBuilt() []string { return []string{"external-account", "tls-alpn-01", "rollover"} }
+func (*ACME) NotBuilt() []string { return []string{"tls-alpn-01", "rollover"} }
 
 // Section decodes and checks the section. Its error joins what the decoder says and
 // a [rotation.Fault] for every problem of what was decoded all the same. No fault
@@ -255,6 +268,9 @@ func (a ACME) check(names []string, fault faultFunc) {
 			fault(fmt.Sprintf("acme.contact.%d", i), "write it as ops@example.com", "this is no address of mail")
 		}
 	}
+	if e := a.ExternalAccount; e != nil {
+		e.check(fault)
+	}
 	if a.Profile != "" && !profileForm.MatchString(a.Profile) {
 		fault("acme.profile", "the page of the authority lists them", "this cannot be the name of a profile")
 	}
@@ -288,6 +304,21 @@ func (a ACME) check(names []string, fault faultFunc) {
 		if w, err := time.ParseDuration(d.Wait); d.Wait != "" && (err != nil || w < 0 || w > time.Hour) {
 			fault("acme.dns-01.wait", "write how long a record takes to be known: 30s", "this is no time from 0s to 1h")
 		}
+	}
+}
+
+// keyIDForm is what a key may be called: RFC 8555 wants ASCII.
+var keyIDForm = regexp.MustCompile(`^[!-~]{1,256}$`)
+
+func (e ExternalAccount) check(fault faultFunc) {
+	if !keyIDForm.MatchString(e.ID) {
+		fault("acme.external-account.id", "write what the authority calls the key (key ID, kid)", "this cannot be the name of a key")
+	}
+	switch {
+	case e.Key.IsZero():
+		fault("acme.external-account.key", "write {from-env: NAME} or {from-file: PATH}", "the key has no place")
+	case e.Key.Env != "" && e.Key.File != "":
+		fault("acme.external-account.key", "keep one of from-env and from-file", "the key has two places")
 	}
 }
 

@@ -22,6 +22,7 @@ func TestSection(t *testing.T) {
 	for name, text := range map[string]string{
 		"a folder":        withFolder,
 		"a program":       good + "  http-01: {hook: [/usr/bin/answer, x], env: [DNS_TOKEN]}\n",
+		"a customer":      withFolder + "  external-account: {id: kid-1, key: {from-env: M}}\n",
 		"a record":        good + "  dns-01: {hook: [/usr/bin/answer], wait: 30s}\n",
 		"everything":      withFolder + "  agree-terms: true\n  contact: [ops@example.com]\n  ca: ca.pem\n  profile: shortlived\nroots: r.pem\nkey-type: rsa-3072\nprobe: [\"tls://tasks.orders_web:8443\", \"tls://[::1]:443\"]\ncrl: http://ca/crl\nadopt: a.pem\n",
 		"all under it":    strings.Replace(good, "[orders.example.com]", `["*.example.com", example.com]`, 1) + "  dns-01: {hook: [/usr/bin/answer]}\n",
@@ -81,6 +82,10 @@ func TestBadSection(t *testing.T) {
 		"a value for the hook": {good + "  dns-01: {hook: [/bin/x], env: [\"TOKEN=" + canary + "\"]}\n", "acme.dns-01.env.0", "the name of a variable"},
 		"wait":                 {good + "  dns-01: {hook: [/bin/x], wait: soon}\n", "acme.dns-01.wait", "no time from 0s to 1h"},
 		"contact":              {withFolder + "  contact: [\"" + canary + "\"]\n", "acme.contact.0", "no address of mail"},
+		"customer":             {withFolder + "  external-account: {id: \"\", key: {from-env: M}}\n", "acme.external-account.id", "the name of a key"},
+		"customer with space":  {withFolder + "  external-account: {id: \"a " + canary + "\", key: {from-env: M}}\n", "acme.external-account.id", "the name of a key"},
+		"customer's key":       {withFolder + "  external-account: {id: a}\n", "acme.external-account.key", "has no place"},
+		"customer's two keys":  {withFolder + "  external-account: {id: a, key: {from-env: M, from-file: /m}}\n", "acme.external-account.key", "has two places"},
 		"profile":              {withFolder + "  profile: \"a b\"\n", "acme.profile", "the name of a profile"},
 		"key-type":             {withFolder + "key-type: ed25519\n", "key-type", "unknown kind of key"},
 		"probe without port":   {withFolder + "probe: [\"tls://web\"]\n", "probe.0", "no tls://HOST:PORT"},

@@ -20,14 +20,23 @@ func (Settings) Documented() map[string]string {
 // Documented says of every key what it is.
 func (ACME) Documented() map[string]string {
 	return map[string]string{
-		"directory":   "The URL of the server's directory.",
-		"account":     "Where the private key of the account stands, in PEM form.",
-		"agree-terms": "Says that the terms of service are agreed to: an account that is not there yet is made.",
-		"contact":     "Addresses of people for an account that is made.",
-		"ca":          "The path of the PEM file with the authority of the server's own certificate. Default: the system's.",
-		"profile":     "What the server calls the kind of certificate. Default: it chooses.",
-		"http-01":     "It is shown whose a name is by what a web server says at port 80.",
-		"dns-01":      "It is shown whose a name is by a TXT record.",
+		"directory":        "The URL of the server's directory.",
+		"account":          "Where the private key of the account stands, in PEM form.",
+		"agree-terms":      "Says that the terms of service are agreed to: an account that is not there yet is made.",
+		"contact":          "Addresses of people for an account that is made.",
+		"external-account": "Whose account is made, where the authority makes accounts for its customers alone.",
+		"ca":               "The path of the PEM file with the authority of the server's own certificate. Default: the system's.",
+		"profile":          "What the server calls the kind of certificate. Default: it chooses.",
+		"http-01":          "It is shown whose a name is by what a web server says at port 80.",
+		"dns-01":           "It is shown whose a name is by a TXT record.",
+	}
+}
+
+// Documented says of every key what it is.
+func (ExternalAccount) Documented() map[string]string {
+	return map[string]string{
+		"id":  "What the authority calls the key.",
+		"key": "Where the key stands, in base64url.",
 	}
 }
 
