@@ -107,6 +107,9 @@ func newKafka(a *app, s kafka.Settings, how reached) (rotation.Backend, error) {
 	if o.CA, err = authority(s.CA, "Kafka"); err != nil {
 		return nil, err
 	}
+	if s.Principal != "" {
+		return kafka.NewMechanisms(s, o)
+	}
 	return kafka.New(s, o)
 }
 

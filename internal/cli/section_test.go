@@ -192,12 +192,26 @@ func TestWhatAKindNeeds(t *testing.T) {
 	}
 }
 
-// TestOnePrincipalIsNotBuilt shows that a way to rotate Kafka's credentials is refused by its name.
-func TestOnePrincipalIsNotBuilt(t *testing.T) {
-	const text = "version: 1\ncredentials:\n  x:\n    services: {api: {file: {P: password}}}\n" +
-		"    kafka: {brokers: ['h:9093'], admin: keyturn, admin-password: {from-env: T}, principals: [a, b], principal: orders}\n"
-	_, err := config.Parse("f.yml", []byte(text), cli.Sections())
-	if err == nil || !strings.Contains(err.Error(), `credentials.x.kafka.principal: "principal" is not built yet`) || strings.Contains(err.Error(), "orders") {
-		t.Errorf("Parse = %v, want the one fault that principal is not built yet", err)
+// TestWhatChangesIsRead refuses services that read a password of Kafka and not what changes with it.
+func TestWhatChangesIsRead(t *testing.T) {
+	for _, tt := range []struct{ turn, service, lacks string }{
+		{"principals: [a, b]", "{file: {P: password}}", "username"},
+		{"principals: [a, b]", "{file: {P: password}, env: {U: username}}", ""},
+		{"principals: [a, b]", "{file: {P: jaas}}", ""},
+		{"principal: a", "{file: {P: password}, env: {U: username}}", "mechanism"},
+		{"principal: a", "{file: {P: jaas}}", "mechanism"},
+		{"principal: a", "{file: {P: password, M: mechanism}}", ""},
+		{"principal: a", "{path: {/run/secrets/p: properties}}", ""},
+		{"principal: a", "{path: {/run/secrets/b: brokers}}", ""},
+	} {
+		text := "version: 1\ncredentials:\n  x:\n    services: {api: " + tt.service + "}\n" +
+			"    kafka: {brokers: ['h:9093'], admin: keyturn, admin-password: {from-env: T}, " + tt.turn + "}\n" +
+			"    render: {jaas: '{username} {password}', properties: 'm={mechanism} j={jaas}'}\n"
+		_, err := config.Parse("f.yml", []byte(text), cli.Sections())
+		want := `credentials.x.services.api: the service reads a secret and not the field "` + tt.lacks + `", which changes with it`
+		switch {
+		case tt.lacks == "" && err != nil, tt.lacks != "" && (err == nil || !strings.Contains(err.Error(), want)):
+			t.Errorf("%s, %s: %v, want it to lack %q", tt.turn, tt.service, err, tt.lacks)
+		}
 	}
 }

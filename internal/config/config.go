@@ -25,6 +25,7 @@ import (
 // fields a credential has, and which of them are no secret; DerivedFields() []string
 // names public ones that what is adopted may lack. Others that settings may have:
 //
+//	TurningFields() []string               public ones without which a service has no use for a secret one
 //	Gap() string                           what fails at every cutover, which must be accepted
 //	Beside() string                        why services need the next version before the cutover
 //	Pace() (every, overlap time.Duration)  how often it is rotated, and how long two are valid, by default

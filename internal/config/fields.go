@@ -20,15 +20,21 @@ const longestBase = 64 - len("_v999999")
 // could be read nothing is known of them.
 type fields struct {
 	backend, public, rendered []string
+
+	turning []string          // that no secret one is of use without
+	made    map[string]string // of the rendered: their templates
 }
 
 func fieldsOf(c *Credential) fields {
-	f := fields{rendered: sorted(c.Render)}
+	f := fields{rendered: sorted(c.Render), made: c.Render}
 	if s, ok := c.Settings.(interface{ Fields() []string }); ok {
 		f.backend = s.Fields()
 	}
 	if s, ok := c.Settings.(interface{ PublicFields() []string }); ok {
 		f.public = s.PublicFields()
+	}
+	if s, ok := c.Settings.(interface{ TurningFields() []string }); ok {
+		f.turning = s.TurningFields()
 	}
 	return f
 }
@@ -86,6 +92,32 @@ func (p *parser) reads(s Service, n *yaml.Node, key string, f fields) {
 	}
 	for _, name := range sorted(s.Path) {
 		p.unknownField(at(n, "path", name), key+".path", s.Path[name], f)
+	}
+}
+
+// turning reports a service that reads a secret and not what changes with it: it would use the
+// next version's secret as if it were the last one's.
+func (p *parser) turning(s Service, n *yaml.Node, key string, f fields) {
+	read := map[string]bool{}
+	var reads func(string)
+	reads = func(field string) {
+		if !read[field] {
+			read[field] = true
+			for _, of := range names(f.made[field]) {
+				reads(of)
+			}
+		}
+	}
+	for _, places := range []map[string]string{s.Env, s.File, s.Path} {
+		for _, field := range places {
+			reads(field)
+		}
+	}
+	secret := slices.ContainsFunc(f.backend, func(field string) bool { return read[field] && !slices.Contains(f.public, field) })
+	for _, field := range f.turning {
+		if secret && !read[field] {
+			p.fault(n, key, "read it too: under env:, file: or path:, or in a rendered field", "the service reads a secret and not the field %q, which changes with it", field)
+		}
 	}
 }
 

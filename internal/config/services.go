@@ -48,6 +48,7 @@ func (p *parser) services(cfg *Config, c *Credential, e entry, n *yaml.Node, key
 		written[s.Name] = name.Line
 		p.service(cfg, c, s, value, here)
 		p.reads(s, value, here, fields)
+		p.turning(s, value, here, fields)
 		p.pace(c, s, name, n, strings.TrimSuffix(key, ".services"))
 		c.Services = append(c.Services, s)
 	}

@@ -1,11 +1,11 @@
 package testserver
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"os"
@@ -31,18 +31,31 @@ type Kafka struct {
 	authority *Authority
 	brokers   []*kafkaBroker
 	root      string // password of the super user "root", who logs in where brokers do
+	host      string // by which services reach them; "": 127.0.0.1
+	netns     string // that they run in; "": ours
+	more      []string
 }
 
 type kafkaBroker struct {
-	dir                        string
-	tls, internal, controllers int // ports
-	process                    *process
+	dir                             string
+	tls, one, internal, controllers int // ports
+	process                         *process
 }
 
-// NewKafka starts so many brokers as long as the test runs.
-func NewKafka(t testing.TB, brokers int) *Kafka {
+// NewKafka starts so many brokers as long as the test runs. More are lines of their configuration.
+func NewKafka(t testing.TB, brokers int, more ...string) *Kafka {
 	t.Helper()
-	k := &Kafka{dir: t.TempDir()}
+	return newKafka(t, &Kafka{dir: t.TempDir(), more: more}, brokers)
+}
+
+// NewKafkaIn starts brokers in a network namespace, in which a name leads to them: they advertise it.
+func NewKafkaIn(t testing.TB, netns, host string, brokers int) *Kafka {
+	t.Helper()
+	return newKafka(t, &Kafka{dir: t.TempDir(), netns: netns, host: host}, brokers)
+}
+
+func newKafka(t testing.TB, k *Kafka, brokers int) *Kafka {
+	t.Helper()
 	t.Cleanup(k.stop)
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Minute) // it may be fetched first
 	defer cancel()
@@ -53,7 +66,8 @@ func NewKafka(t testing.TB, brokers int) *Kafka {
 // A SharedKafka is one cluster for all tests of a package, as [SharedEngine] is. Tests that
 // share it make principals and topics of their own.
 type SharedKafka struct {
-	Brokers int // default: 1
+	Brokers int      // default: 1
+	More    []string // lines of their configuration
 
 	once  sync.Once
 	kafka *Kafka
@@ -64,7 +78,7 @@ type SharedKafka struct {
 func (s *SharedKafka) Get(t testing.TB) *Kafka {
 	t.Helper()
 	s.once.Do(func() {
-		s.kafka = &Kafka{}
+		s.kafka = &Kafka{more: s.More}
 		if s.kafka.dir, s.err = os.MkdirTemp("", "keyturn-kafka-"); s.err == nil {
 			s.err = s.kafka.fetchAndStart(context.Background(), max(s.Brokers, 1))
 		}
@@ -98,12 +112,12 @@ func (k *Kafka) start(ctx context.Context, brokers int) (err error) {
 	if err := os.WriteFile(k.CAFile(), k.authority.PEM, 0o644); err != nil {
 		return err
 	}
-	k.root = rand.Text()
+	k.root, k.host = rand.Text(), cmp.Or(k.host, "127.0.0.1")
 	cluster := kafkaID()
 	var voters []string
 	for i := range brokers {
 		b := &kafkaBroker{dir: filepath.Join(k.dir, fmt.Sprintf("broker%d", i+1))}
-		for _, port := range []*int{&b.tls, &b.internal, &b.controllers} {
+		for _, port := range []*int{&b.tls, &b.one, &b.internal, &b.controllers} {
 			if *port, err = freePort("tcp", "127.0.0.1"); err != nil {
 				return err
 			}
@@ -127,105 +141,6 @@ func (k *Kafka) start(ctx context.Context, brokers int) (err error) {
 	return nil
 }
 
-// kafkaID is an id as Kafka makes them.
-func kafkaID() string {
-	id := make([]byte, 16)
-	rand.Read(id)
-	id[0] &= 0x7f // none that begins with a hyphen
-	return base64.RawURLEncoding.EncodeToString(id)
-}
-
-// write writes a broker's certificate and configuration, and formats its folder, which is to
-// write one file. The configuration alone holds secrets: no argument does.
-func (k *Kafka) write(i int, cluster, voters string) error {
-	b := k.brokers[i]
-	data := filepath.Join(b.dir, "data")
-	if err := os.MkdirAll(data, 0o700); err != nil {
-		return err
-	}
-	cert, key, err := k.authority.Issue(Certificate{Names: []string{"127.0.0.1", "localhost"}})
-	if err != nil {
-		return err
-	}
-	copies := min(len(k.brokers), 3)
-	values := map[string]any{
-		"ID": i + 1, "TLS": b.tls, "INTERNAL": b.internal, "CONTROLLERS": b.controllers, "VOTERS": voters, "DIR": b.dir, "DATA": data,
-		"ROOT": k.root, "COPIES": copies, "MIN": (copies + 2) / 2, "TOKENS": rand.Text(),
-	}
-	var pairs []string
-	for name, value := range values {
-		pairs = append(pairs, "@"+name+"@", fmt.Sprint(value))
-	}
-	config := strings.NewReplacer(pairs...).Replace(kafkaConfig)
-	return errors.Join(
-		os.WriteFile(filepath.Join(b.dir, "keystore.pem"), append(key, cert...), 0o600),
-		os.WriteFile(filepath.Join(b.dir, "server.properties"), []byte(config), 0o600),
-		os.WriteFile(filepath.Join(b.dir, "log4j2.properties"), []byte(kafkaLogging), 0o600),
-		os.WriteFile(filepath.Join(data, "meta.properties"), fmt.Appendf(nil, "version=1\ncluster.id=%s\nnode.id=%d\ndirectory.id=%s\n", cluster, i+1, kafkaID()), 0o600))
-}
-
-// kafkaConfig is a broker's configuration; words between @ stand for what is its own.
-const kafkaConfig = `process.roles=broker,controller
-node.id=@ID@
-controller.quorum.voters=@VOTERS@
-listeners=CLIENTS://127.0.0.1:@TLS@,INTERNAL://127.0.0.1:@INTERNAL@,CONTROLLERS://127.0.0.1:@CONTROLLERS@
-advertised.listeners=CLIENTS://127.0.0.1:@TLS@,INTERNAL://127.0.0.1:@INTERNAL@
-listener.security.protocol.map=CLIENTS:SASL_SSL,INTERNAL:SASL_PLAINTEXT,CONTROLLERS:SASL_PLAINTEXT
-inter.broker.listener.name=INTERNAL
-controller.listener.names=CONTROLLERS
-sasl.enabled.mechanisms=SCRAM-SHA-256,SCRAM-SHA-512
-listener.name.internal.sasl.enabled.mechanisms=PLAIN
-listener.name.controllers.sasl.enabled.mechanisms=PLAIN
-sasl.mechanism.inter.broker.protocol=PLAIN
-sasl.mechanism.controller.protocol=PLAIN
-listener.name.internal.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required username="root" password="@ROOT@" user_root="@ROOT@";
-listener.name.controllers.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required username="root" password="@ROOT@" user_root="@ROOT@";
-listener.name.clients.scram-sha-256.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
-listener.name.clients.scram-sha-512.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
-listener.name.clients.scram-sha-256.connections.max.reauth.ms=3600000
-listener.name.clients.ssl.keystore.type=PEM
-listener.name.clients.ssl.keystore.location=@DIR@/keystore.pem
-listener.name.clients.ssl.enabled.protocols=TLSv1.3
-authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
-super.users=User:root
-allow.everyone.if.no.acl.found=false
-auto.create.topics.enable=false
-delegation.token.secret.key=@TOKENS@
-connection.failed.authentication.delay.ms=0
-log.dirs=@DATA@
-num.partitions=1
-default.replication.factor=@COPIES@
-min.insync.replicas=@MIN@
-offsets.topic.num.partitions=1
-offsets.topic.replication.factor=@COPIES@
-transaction.state.log.num.partitions=1
-transaction.state.log.replication.factor=@COPIES@
-transaction.state.log.min.isr=@MIN@
-share.coordinator.state.topic.num.partitions=1
-share.coordinator.state.topic.replication.factor=@COPIES@
-share.coordinator.state.topic.min.isr=@MIN@
-group.initial.rebalance.delay.ms=0
-num.network.threads=1
-num.io.threads=2
-num.recovery.threads.per.data.dir=1
-background.threads=2
-`
-
-// kafkaLogging has every request in the log, and all that authentication says.
-const kafkaLogging = `appender.console.type=Console
-appender.console.name=console
-appender.console.layout.type=PatternLayout
-appender.console.layout.pattern=[%d] %p %m (%c)%n
-rootLogger.level=INFO
-rootLogger.appenderRef.console.ref=console
-logger.security.name=org.apache.kafka.common.security
-logger.security.level=TRACE
-logger.requests.name=kafka.request.logger
-logger.requests.level=TRACE
-logger.authorizer.name=kafka.authorizer.logger
-logger.authorizer.level=DEBUG
-`
-
 // Start starts a broker, which was stopped.
 func (k *Kafka) Start(i int) error {
 	b := k.brokers[i]
@@ -236,7 +151,10 @@ func (k *Kafka) Start(i int) error {
 	args := append(append([]string{}, javaFlags...), k.flags...)
 	cmd := exec.Command(java, append(args, "-Dlog4j2.configurationFile=file:"+filepath.Join(b.dir, "log4j2.properties"),
 		"-cp", filepath.Join(k.jars, "jars")+"/*", "kafka.Kafka", filepath.Join(b.dir, "server.properties"))...)
-	cmd.Dir = b.dir
+	cmd.Dir, cmd.SysProcAttr = b.dir, &syscall.SysProcAttr{}
+	if k.netns != "" {
+		within(cmd, k.netns)
+	}
 	b.process, err = startProcess(cmd, k.LogFile(i))
 	return err
 }
@@ -267,6 +185,9 @@ func (k *Kafka) ask(ctx context.Context, i int, request kmsg.Request) (kmsg.Resp
 }
 
 func (k *Kafka) rootClient(i int, more ...kgo.Opt) (*kgo.Client, error) {
+	if k.netns != "" {
+		more = append(more, kgo.Dialer(DialIn(k.netns)))
+	}
 	return kgo.NewClient(append(more, kgo.SeedBrokers(fmt.Sprintf("127.0.0.1:%d", k.brokers[i].internal)),
 		kgo.SASL(plain.Auth{User: "root", Pass: k.root}.AsMechanism()))...)
 }
@@ -301,10 +222,13 @@ func (k *Kafka) stop() {
 // Addresses are those that services connect to, of every broker.
 func (k *Kafka) Addresses() (out []string) {
 	for _, b := range k.brokers {
-		out = append(out, fmt.Sprintf("127.0.0.1:%d", b.tls))
+		out = append(out, fmt.Sprintf("%s:%d", k.host, b.tls))
 	}
 	return out
 }
+
+// OneMechanism is the address of a listener of a broker that takes SCRAM-SHA-512 alone.
+func (k *Kafka) OneMechanism(i int) string { return fmt.Sprintf("%s:%d", k.host, k.brokers[i].one) }
 
 // CAFile is the path of the authority's certificate.
 func (k *Kafka) CAFile() string { return filepath.Join(k.dir, "ca.pem") }

@@ -4,8 +4,12 @@ import (
 	"context"
 	"crypto/pbkdf2"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/sha512"
+	"crypto/tls"
 	"fmt"
+	"hash"
+	"net"
 	"slices"
 	"testing"
 	"time"
@@ -13,6 +17,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+	"github.com/twmb/franz-go/pkg/sasl"
 	"github.com/twmb/franz-go/pkg/sasl/scram"
 )
 
@@ -37,24 +42,45 @@ func (k *Kafka) code(t testing.TB, doing string, code int16, message *string) {
 	}
 }
 
+// scrams are the mechanisms of SCRAM by their names: the number that the protocol has for each, and its hash.
+var scrams = map[string]struct {
+	number int8
+	hash   func() hash.Hash
+	size   int
+	login  func(scram.Auth) sasl.Mechanism
+}{
+	"SCRAM-SHA-256": {1, sha256.New, sha256.Size, scram.Auth.AsSha256Mechanism},
+	"SCRAM-SHA-512": {2, sha512.New, sha512.Size, scram.Auth.AsSha512Mechanism},
+}
+
+const usual = "SCRAM-SHA-512"
+
 // User makes a user of SCRAM-SHA-512, as kafka-configs does, and waits until every broker knows it.
 func (k *Kafka) User(t testing.TB, name, password string) {
 	t.Helper()
+	k.UserBy(t, usual, name, password)
+}
+
+// UserBy gives a user a password for one mechanism, as kafka-configs does, and waits until every
+// broker knows it.
+func (k *Kafka) UserBy(t testing.TB, mechanism, name, password string) {
+	t.Helper()
 	const iterations = 4096
+	m := scrams[mechanism]
 	salt := make([]byte, 24)
 	rand.Read(salt)
-	salted, err := pbkdf2.Key(sha512.New, password, salt, iterations, sha512.Size)
+	salted, err := pbkdf2.Key(m.hash, password, salt, iterations, m.size)
 	if err != nil {
 		t.Fatal(err)
 	}
 	request := kmsg.NewPtrAlterUserSCRAMCredentialsRequest()
-	request.Upsertions = []kmsg.AlterUserSCRAMCredentialsRequestUpsertion{{Name: name, Mechanism: 2, Iterations: iterations, Salt: salt, SaltedPassword: salted}}
+	request.Upsertions = []kmsg.AlterUserSCRAMCredentialsRequestUpsertion{{Name: name, Mechanism: m.number, Iterations: iterations, Salt: salt, SaltedPassword: salted}}
 	for _, r := range k.Ask(t, 0, request).(*kmsg.AlterUserSCRAMCredentialsResponse).Results {
 		k.code(t, "making user "+name, r.ErrorCode, r.ErrorMessage)
 	}
 	for i := range k.brokers {
 		await(t, func() error {
-			client := k.Client(t, name, password, kgo.SeedBrokers(k.Addresses()[i]))
+			client := k.ClientBy(t, mechanism, name, password, kgo.SeedBrokers(k.Addresses()[i]))
 			defer client.Close()
 			return client.Ping(context.Background())
 		})
@@ -126,11 +152,17 @@ func (k *Kafka) rules(t testing.TB, i int, user string) (out []string) {
 // Iterations are those of a user's credential of SCRAM-SHA-512, 0 if it has none.
 func (k *Kafka) Iterations(t testing.TB, user string) int32 {
 	t.Helper()
+	return k.IterationsBy(t, usual, user)
+}
+
+// IterationsBy are those of a user's credential of one mechanism, 0 if it has none.
+func (k *Kafka) IterationsBy(t testing.TB, mechanism, user string) int32 {
+	t.Helper()
 	request := kmsg.NewPtrDescribeUserSCRAMCredentialsRequest()
 	request.Users = []kmsg.DescribeUserSCRAMCredentialsRequestUser{{Name: user}}
 	for _, r := range k.Ask(t, 0, request).(*kmsg.DescribeUserSCRAMCredentialsResponse).Results {
 		for _, c := range r.CredentialInfos {
-			if c.Mechanism == 2 {
+			if c.Mechanism == scrams[mechanism].number {
 				return c.Iterations
 			}
 		}
@@ -216,12 +248,35 @@ func (k *Kafka) Topic(t testing.TB, name string) {
 // Client is logged in as a user of SCRAM-SHA-512, as a service would be.
 func (k *Kafka) Client(t testing.TB, user, password string, more ...kgo.Opt) *kgo.Client {
 	t.Helper()
-	client, err := kgo.NewClient(append([]kgo.Opt{kgo.SeedBrokers(k.Addresses()...), kgo.DialTLSConfig(k.TLS()),
-		kgo.SASL(scram.Auth{User: user, Pass: password}.AsSha512Mechanism())}, more...)...)
+	return k.ClientBy(t, usual, user, password, more...)
+}
+
+// ClientBy is logged in as a user by one mechanism, as a service would be.
+func (k *Kafka) ClientBy(t testing.TB, mechanism, user, password string, more ...kgo.Opt) *kgo.Client {
+	t.Helper()
+	client, err := kgo.NewClient(append([]kgo.Opt{kgo.SeedBrokers(k.Addresses()...), k.dial(),
+		kgo.SASL(scrams[mechanism].login(scram.Auth{User: user, Pass: password}))}, more...)...)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return client
+}
+
+// dial connects as services do.
+func (k *Kafka) dial() kgo.Opt {
+	if k.netns == "" {
+		return kgo.DialTLSConfig(k.TLS())
+	}
+	raw := DialIn(k.netns)
+	return kgo.Dialer(func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := raw(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		config := k.TLS()
+		config.ServerName = k.host
+		return tls.Client(conn, config), nil
+	})
 }
 
 // await tries again until it goes well.

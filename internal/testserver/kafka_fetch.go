@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"testing"
 	"time"
 )
 
@@ -77,4 +78,12 @@ func archiveClasses(ctx context.Context, dir string) error {
 		return err
 	}
 	return errors.Join(copyProgram(fresh, filepath.Join(dir, archive+".new")), os.Rename(filepath.Join(dir, archive+".new"), filepath.Join(dir, archive)))
+}
+
+// Configs is the command line of Kafka's own program kafka-configs.
+func (k *Kafka) Configs(t testing.TB) string {
+	t.Helper()
+	java, err := installed("java")
+	Require(t, err)
+	return fmt.Sprintf("%s -Xshare:auto -XX:TieredStopAtLevel=1 -cp %s/* kafka.admin.ConfigCommand", java, filepath.Join(k.jars, "jars"))
 }

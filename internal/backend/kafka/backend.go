@@ -1,7 +1,8 @@
-// Package kafka rotates the SCRAM credentials of Kafka's clients: principals in turn, with the
-// same ACLs and quotas, so that the next credential works beside the current one.
+// Package kafka rotates the SCRAM credentials of Kafka's clients, so that the next one works
+// beside the current one: principals in turn, with the same ACLs and quotas ([Backend]), or the
+// two mechanisms of one principal ([Mechanisms]).
 //
-// Kafka has no way to end a connection, and a deleted credential ends none. So a version that
+// Kafka has no way to end a connection, and a deleted credential ends none. So a principal that
 // is ended is denied everything first, which bites live clients at their next request; then its
 // credential is overwritten with a value that nobody keeps. It is not deleted: brokers up to 4.4
 // may lose all users of a mechanism at a restart after that.
@@ -9,10 +10,8 @@ package kafka
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/keyturn/keyturn/internal/backend/remote"
@@ -26,11 +25,8 @@ type Options struct {
 	remote.Options
 }
 
-// A Backend rotates one credential of one Kafka cluster.
-type Backend struct {
-	settings Settings
-	options  Options
-}
+// A Backend rotates one credential of one Kafka cluster by principals in turn.
+type Backend struct{ turn }
 
 // The interfaces that a Backend fulfils.
 var (
@@ -44,19 +40,18 @@ var (
 	_ rotation.Login       = Login
 )
 
-// New returns a Backend for settings that passed [Section]. It does no I/O.
+// New returns a Backend for settings that passed [Section] and name principals. It does no I/O.
 func New(s Settings, o Options) (*Backend, error) {
-	if err := s.check(); err != nil {
-		return nil, rotation.Classify(rotation.Invalid, "", fmt.Errorf("kafka: %w", err))
+	t, err := newTurn(s, o)
+	if err != nil {
+		return nil, err
 	}
-	if _, err := remote.TLS(o.CA, s.InsecureTLS); err != nil {
-		return nil, rotation.Classify(rotation.Invalid, "name a PEM file with the authority's certificate", fmt.Errorf("kafka: ca %q: %w", s.CA, err))
+	t.kind = "principal"
+	for _, principal := range s.Principals {
+		t.slots = append(t.slots, slot{principal: principal, mechanism: t.settings.Mechanism})
 	}
-	o.Options = o.Complete()
-	return &Backend{settings: s.withDefaults(), options: o}, nil
+	return &Backend{t}, nil
 }
-
-func (b *Backend) mechanism() int8 { return mechanisms[b.settings.Mechanism] }
 
 // publicRightsOf is the public field that says from which principal the rights are copied.
 const publicRightsOf = "rights-of"
@@ -64,66 +59,10 @@ const publicRightsOf = "rights-of"
 // Identify picks a principal whose credential nobody has the value of on any broker, and which
 // is none of others'. The last of three or more is left for emergencies.
 func (b *Backend) Identify(ctx context.Context, next rotation.Version, others []rotation.Version) (rotation.Version, error) {
-	if next.Number > mostNumber {
-		return next, refused("begin a credential of another name, with other principals", "version %d: no more than %d can be told apart by their iterations", next.Number, mostNumber)
-	}
-	c, err := b.open(ctx)
+	v, err := b.turn.Identify(ctx, next, others)
 	if err != nil {
-		return next, err
+		return v, err
 	}
-	defer c.close()
-	candidates := b.settings.Principals
-	if next.Identity != "" {
-		candidates = []string{next.Identity}
-	}
-	var taken []string
-	for _, principal := range candidates {
-		why, err := b.busy(ctx, c, principal, others)
-		if err != nil {
-			return next, err
-		}
-		if why == "" {
-			return b.identified(next, principal, others)
-		}
-		taken = append(taken, fmt.Sprintf("%q %s", principal, why))
-	}
-	hint := "cleanup ends the previous version and frees its principal; what Keyturn did not make, overwrite by hand with a random value"
-	if !b.options.Emergency && len(b.settings.Principals) > 2 {
-		hint += "; in an emergency, revoke may take the last one"
-	}
-	return next, refused(hint, "no free principal: %s", strings.Join(taken, "; "))
-}
-
-// busy says why a principal cannot be taken, or "".
-func (b *Backend) busy(ctx context.Context, c *cluster, principal string, others []rotation.Version) (string, error) {
-	for _, o := range others {
-		if o.Identity == principal {
-			return fmt.Sprintf("is version %d's", o.Number), nil
-		}
-	}
-	if !slices.Contains(b.settings.Principals, principal) {
-		return "is none of principals", nil
-	}
-	found, _, err := every(ctx, c, fmt.Sprintf("looking at %q", principal), credentials(principal))
-	if err != nil {
-		return "", err
-	}
-	for _, h := range found {
-		if alive := h.alive(); alive != "" {
-			return "has " + alive, nil
-		}
-	}
-	if n := len(b.settings.Principals); n > 2 && principal == b.settings.Principals[n-1] && !b.options.Emergency {
-		return "is kept for emergencies", nil
-	}
-	return "", nil
-}
-
-// identified fills in the identity and the public fields.
-func (b *Backend) identified(v rotation.Version, principal string, others []rotation.Version) (rotation.Version, error) {
-	v = v.Clone()
-	v.Identity = principal
-	v.Public = b.public(principal)
 	v.Public[publicRightsOf] = b.settings.RightsOf
 	if b.settings.RightsOf != "" {
 		return v, nil
@@ -136,84 +75,22 @@ func (b *Backend) identified(v rotation.Version, principal string, others []rota
 	return v, nil
 }
 
-// public are the public fields that services may read.
-func (b *Backend) public(principal string) map[string]string {
-	return map[string]string{fieldUsername: principal, fieldMechanism: b.settings.Mechanism, fieldBrokers: strings.Join(b.settings.Probe, ",")}
-}
-
-// Draft returns a new password, and the public fields beside it.
-func (b *Backend) Draft(v rotation.Version) (rotation.Material, error) {
-	if v.Identity == "" {
-		return nil, errors.New("kafka: drafting a version that has no principal yet")
-	}
-	m := rotation.Material{fieldPassword: secret.Generate()}
-	for field, value := range b.public(v.Identity) {
-		m[field] = secret.FromString(value)
-	}
-	return m, nil
-}
-
-// Observe asks every broker. A version whose principal has another version's credential, or
-// none, is Absent. Sessions cannot be told: Kafka has no list of them. The delegation tokens of
-// the principal are, as far as the administrator may see them.
-func (b *Backend) Observe(ctx context.Context, v rotation.Version) (rotation.Standing, error) {
-	if v.Identity == "" {
-		return rotation.Standing{Status: rotation.Absent, Detail: "no principal was chosen"}, nil
-	}
-	c, err := b.open(ctx)
-	if err != nil {
-		return rotation.Standing{}, err
-	}
-	defer c.close()
-	found, _, err := every(ctx, c, fmt.Sprintf("looking at %q", v.Identity), credentials(v.Identity))
-	if err != nil {
-		return rotation.Standing{}, err
-	}
-	st := rotation.Standing{Status: rotation.Absent}
-	for i, h := range found {
-		s := h.standing(v, b.mechanism())
-		if i == 0 || s == rotation.Armed || s == rotation.Ended && st.Status == rotation.Absent {
-			st.Status, st.Detail = s, fmt.Sprintf("%q has %s on %s", v.Identity, h, c.brokers[i].address)
-		}
-	}
-	if st.Status == rotation.Absent {
-		return st, nil
-	}
-	err = c.any(ctx, fmt.Sprintf("looking at the delegation tokens of %q", v.Identity), func(ctx context.Context, at broker) error {
-		tokens, err := tokensOf(v.Identity)(ctx, at)
-		for _, t := range tokens {
-			st.Uses = append(st.Uses, rotation.Use{Kind: "session", Name: "delegation token " + t.TokenID, Detail: "until " + time.UnixMilli(t.MaxTimestamp).UTC().Format(time.RFC3339)})
-		}
-		return err
-	})
-	return st, err
-}
-
 // Arm gives the principal the rights of the one in service and takes away what stopped it; then
 // it gets its value, which from then on says whose it is. Last, every broker must accept a
 // login with it. Kafka has no expiry, so none is set.
 func (b *Backend) Arm(ctx context.Context, v rotation.Version, m rotation.Material, _ time.Time) error {
-	value, ok := m[fieldPassword]
-	if !ok {
-		return fmt.Errorf("kafka: arming version %d: its value is missing", v.Number)
-	}
-	if !slices.Contains(b.settings.Principals, v.Identity) {
-		return fmt.Errorf("kafka: arming version %d: %q is none of principals", v.Number, v.Identity)
+	value, err := valueIn(v, m)
+	if err != nil {
+		return err
 	}
 	c, err := b.open(ctx)
 	if err != nil {
 		return err
 	}
 	defer c.close()
-	found, _, err := every(ctx, c, fmt.Sprintf("looking at %q", v.Identity), credentials(v.Identity))
+	armed, err := b.armed(ctx, c, v)
 	if err != nil {
 		return err
-	}
-	armed := !slices.ContainsFunc(found, func(h held) bool { return h.standing(v, b.mechanism()) != rotation.Armed })
-	for _, h := range found {
-		if alive := h.alive(); alive != "" && h.standing(v, b.mechanism()) != rotation.Armed {
-			return refused("find out who rotates it", "%q has %s, and is not free for version %d", v.Identity, alive, v.Number)
-		}
 	}
 	if !armed {
 		if err := b.make(ctx, c, v, value); err != nil {
@@ -250,17 +127,16 @@ func (b *Backend) make(ctx context.Context, c *cluster, v rotation.Version, valu
 	if err != nil {
 		return err
 	}
-	return c.set(ctx, v.Identity, b.mechanism(), int32(aliveMark+v.Number), value)
+	return b.give(ctx, c, v, value)
 }
 
-// accepted waits until every broker takes a value of a version's principal.
-func (b *Backend) accepted(ctx context.Context, v rotation.Version, value secret.Value) error {
-	c, err := b.as(v.Identity, b.settings.Mechanism, value)
-	if err != nil {
-		return err
+// valueIn returns the value that is to be armed.
+func valueIn(v rotation.Version, m rotation.Material) (secret.Value, error) {
+	value, ok := m[fieldPassword]
+	if !ok {
+		return value, fmt.Errorf("kafka: arming version %d: its value is missing", v.Number)
 	}
-	defer c.close()
-	return c.accepts(ctx, fmt.Sprintf("logging in as %q", v.Identity))
+	return value, nil
 }
 
 // Compare checks that both principals may do the same, and as much of it.

@@ -86,30 +86,30 @@ type broker struct {
 
 // open reads the administrator's password. It does no I/O on the network, but for what
 // [Options.Ready] does.
-func (b *Backend) open(ctx context.Context) (*cluster, error) {
-	password, err := b.settings.AdminPassword.Read(b.options.Getenv)
+func (t *turn) open(ctx context.Context) (*cluster, error) {
+	password, err := t.settings.AdminPassword.Read(t.options.Getenv)
 	if err != nil {
 		return nil, rotation.Classify(rotation.Invalid, "", fmt.Errorf("kafka: the administrator's password: %w", err))
 	}
-	if b.options.Ready != nil {
-		if err := b.options.Ready(ctx); err != nil {
+	if t.options.Ready != nil {
+		if err := t.options.Ready(ctx); err != nil {
 			return nil, err
 		}
 	}
-	return b.as(b.settings.Admin, b.settings.AdminMechanism, password)
+	return t.as(t.settings.Admin, t.settings.AdminMechanism, password)
 }
 
 // as returns the brokers, to be asked as a user.
-func (b *Backend) as(user, mechanism string, password secret.Value) (*cluster, error) {
-	c := &cluster{patience: b.options.Patience, timeout: b.options.Timeout}
-	l := line{user: user, mechanism: mechanism, password: password, ca: b.options.CA, weaker: b.settings.InsecureTLS, dial: b.options.Dial}
-	for _, address := range b.settings.Brokers {
+func (t *turn) as(user, mechanism string, password secret.Value) (*cluster, error) {
+	c := &cluster{patience: t.options.Patience, timeout: t.options.Timeout}
+	l := line{user: user, mechanism: mechanism, password: password, ca: t.options.CA, weaker: t.settings.InsecureTLS, dial: t.options.Dial}
+	for _, address := range t.settings.Brokers {
 		client, err := l.connect(address)
 		if err != nil {
 			c.close()
 			return nil, fmt.Errorf("kafka: %w", err)
 		}
-		c.brokers = append(c.brokers, broker{address, client, b.options.Timeout})
+		c.brokers = append(c.brokers, broker{address, client, t.options.Timeout})
 	}
 	return c, nil
 }

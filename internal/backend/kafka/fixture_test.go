@@ -19,9 +19,15 @@ import (
 var (
 	one   testserver.SharedKafka
 	three = testserver.SharedKafka{Brokers: 3}
+
+	// asking has clients log in again after a moment.
+	asking = testserver.SharedKafka{More: []string{fmt.Sprintf("listener.name.clients.scram-sha-256.connections.max.reauth.ms=%d", lasts.Milliseconds()),
+		fmt.Sprintf("listener.name.clients.scram-sha-512.connections.max.reauth.ms=%d", lasts.Milliseconds())}}
 )
 
-func TestMain(m *testing.M) { os.Exit(testserver.Main(m, &one, &three)) }
+const lasts = 4 * time.Second
+
+func TestMain(m *testing.M) { os.Exit(testserver.Main(m, &one, &three, &asking)) }
 
 const passwordVariable = "KEYTURN_KAFKA_PASSWORD"
 
@@ -80,14 +86,31 @@ func (f *fixture) backend(change ...func(*kafka.Settings)) *kafka.Backend {
 	for _, c := range change {
 		c(&s)
 	}
-	b, err := kafka.New(s, kafka.Options{Options: remote.Options{CA: f.k.CA(), Patience: 20 * time.Second, Timeout: 2 * time.Second, Getenv: func(name string) string {
+	b, err := kafka.New(s, f.options())
+	f.must(err)
+	return b
+}
+
+// mechanisms is the backend of one principal: the model, which has no password yet.
+func (f *fixture) mechanisms(change ...func(*kafka.Settings)) *kafka.Mechanisms {
+	f.t.Helper()
+	s := f.settings()
+	s.Principals, s.RightsOf, s.Principal, s.AcceptLiveConnections = nil, "", f.model(), true
+	for _, c := range change {
+		c(&s)
+	}
+	b, err := kafka.NewMechanisms(s, f.options())
+	f.must(err)
+	return b
+}
+
+func (f *fixture) options() kafka.Options {
+	return kafka.Options{Options: remote.Options{CA: f.k.CA(), Patience: 20 * time.Second, Timeout: 2 * time.Second, Getenv: func(name string) string {
 		if name != passwordVariable {
 			return ""
 		}
 		return f.password
-	}}})
-	f.must(err)
-	return b
+	}}}
 }
 
 // version is one of the fixture's credential.
@@ -95,8 +118,13 @@ func (f *fixture) version(number int, state rotation.State) rotation.Version {
 	return rotation.Version{Credential: f.name, Number: number, State: state}
 }
 
+type drafter interface {
+	rotation.Backend
+	rotation.Drafter
+}
+
 // armed is a version that was brought to be accepted.
-func (f *fixture) armed(b *kafka.Backend, number int, others ...rotation.Version) (rotation.Version, rotation.Material) {
+func (f *fixture) armed(b drafter, number int, others ...rotation.Version) (rotation.Version, rotation.Material) {
 	f.t.Helper()
 	v, err := b.Identify(f.t.Context(), f.version(number, rotation.Pending), others)
 	f.must(err)

@@ -25,15 +25,6 @@ type probeSettings struct {
 	InsecureTLS []string `json:"insecure_tls,omitempty"`
 }
 
-// ProbeSpec says how to try a version. It does no I/O.
-func (b *Backend) ProbeSpec(v rotation.Version) rotation.ProbeSpec {
-	settings, err := json.Marshal(probeSettings{Mechanism: b.settings.Mechanism, Topics: b.settings.Topics, InsecureTLS: b.settings.InsecureTLS})
-	if err != nil {
-		panic("kafka: " + err.Error()) // texts have a JSON form
-	}
-	return rotation.ProbeSpec{Backend: "kafka", Identity: v.Identity, Endpoints: b.settings.Probe, CA: b.options.CA, Settings: settings}
-}
-
 // Login logs in at every broker at once, as a service would, and looks at the topics of the
 // spec. It produces nothing: a client that is refused would try for ever and say nothing.
 //

@@ -16,18 +16,31 @@ var needed = []kmsg.ACLOperation{kmsg.ACLOperationAlter, kmsg.ACLOperationDescri
 
 // Preflight checks that every broker answers and is named in the settings, that the
 // administrator may do what a rotation does, and that there are ACLs. It reads only.
-func (b *Backend) Preflight(ctx context.Context, _ rotation.Credential) error {
-	c, err := b.open(ctx)
+func (b *Backend) Preflight(ctx context.Context, cred rotation.Credential) error {
+	c, err := b.ready(ctx, cred)
 	if err != nil {
 		return err
 	}
 	defer c.close()
-	_, _, err = every(ctx, c, "looking at the cluster", func(ctx context.Context, at broker) (struct{}, error) { return struct{}{}, c.ready(ctx, at) })
-	if err != nil {
-		return err
-	}
 	_, err = c.rights(ctx, b.settings.Principals[0]) // without an authorizer there are none
 	return err
+}
+
+// ready opens the brokers, and checks what a rotation needs of each.
+func (t *turn) ready(ctx context.Context, cred rotation.Credential) (*cluster, error) {
+	if err := t.ours(cred); err != nil {
+		return nil, err
+	}
+	c, err := t.open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	_, _, err = every(ctx, c, "looking at the cluster", func(ctx context.Context, at broker) (struct{}, error) { return struct{}{}, c.ready(ctx, at) })
+	if err != nil {
+		c.close()
+		return nil, err
+	}
+	return c, nil
 }
 
 // ready checks one broker.
@@ -67,16 +80,6 @@ func mayOn(ctx context.Context, b broker) (int32, error) {
 	return resp.ClusterAuthorizedOperations, refusalOf(resp.ErrorCode, resp.ErrorMessage)
 }
 
-// configs returns the configuration of every broker, by its address, as far as it is no secret.
-func (b *Backend) configs(ctx context.Context, c *cluster) (map[string]map[string]string, error) {
-	found, _, err := every(ctx, c, "reading its configuration", configOf)
-	out := map[string]map[string]string{}
-	for i, values := range found {
-		out[c.brokers[i].address] = values
-	}
-	return out, err
-}
-
 // configOf asks a broker for its configuration. It answers for its own id alone, so each id is
 // tried.
 func configOf(ctx context.Context, b broker) (map[string]string, error) {
@@ -111,49 +114,20 @@ func configOf(ctx context.Context, b broker) (map[string]string, error) {
 	return nil, last
 }
 
-const reauth = "connections.max.reauth.ms"
+const untold = "Kafka ends no credential by itself, and lists no sessions: until cleanup has ended the old %s it stays valid, and whether a client still uses it cannot be seen"
 
 // Warnings implements [rotation.Warner].
 func (b *Backend) Warnings(ctx context.Context, _ string) ([]string, error) {
-	out := []string{"Kafka ends no credential by itself, and lists no sessions: until cleanup has ended the old principal it stays valid, and whether a client still uses it cannot be seen"}
+	out := []string{fmt.Sprintf(untold, "principal")}
 	c, err := b.open(ctx)
 	if err != nil {
 		return out, err
 	}
 	defer c.close()
-	configs, err := b.configs(ctx, c)
-	if err != nil {
-		return out, err
-	}
-	var without []string
-	for _, address := range b.settings.Brokers {
-		if b.reauthOf(configs[address], address) == "" {
-			without = append(without, address)
-		}
-	}
+	without, _, err := b.lasting(ctx, c)
 	if len(without) > 0 {
 		out = append(out, fmt.Sprintf("%s is not set for %s on %s: a client that stays connected is stopped by denying its principal everything, and by nothing else; "+
 			"one that is still connected when its principal's turn comes again is not stopped any more. Set it, to an hour for one", reauth, b.settings.Mechanism, strings.Join(without, ", ")))
 	}
-	return out, nil
-}
-
-// reauthOf returns how long a connection of the services may last by a broker's configuration,
-// "" for ever: for the listener that has the address, or else for all of them.
-func (b *Backend) reauthOf(values map[string]string, address string) string {
-	value := values[reauth]
-	port := address[strings.LastIndex(address, ":"):]
-	for text := range strings.SplitSeq(values["listeners"]+","+values["advertised.listeners"], ",") {
-		name, at, _ := strings.Cut(strings.TrimSpace(text), "://")
-		if !strings.HasSuffix(at, port) {
-			continue
-		}
-		if own, ok := values[strings.ToLower("listener.name."+name+"."+b.settings.Mechanism+"."+reauth)]; ok {
-			value = own
-		}
-	}
-	if value == "0" {
-		return ""
-	}
-	return value
+	return out, err
 }

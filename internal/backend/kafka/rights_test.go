@@ -178,29 +178,31 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-// TestRestartAfterTheEnd starts a broker again after a version was ended: every other user is
-// still known, and the version is still dead (hard problem 41).
+// TestRestartAfterTheEnd starts a broker again after versions were ended: every other user is still
+// known, and they are still dead (hard problem 41).
 func TestRestartAfterTheEnd(t *testing.T) {
-	k := testserver.NewKafka(t, 1)
+	k := asking.Get(t)
 	f := newFixture(t, k)
-	b := f.backend()
-	old, m1 := f.armed(b, 1)
-	old.State = rotation.Current
-	next, m2 := f.armed(b, 2, old)
-	f.must(b.End(t.Context(), old, rotation.ToRetire))
+	want := map[string]rotation.Answer{}
+	probes := map[string]func() rotation.ProbeResult{}
+	for name, b := range map[string]drafter{"principals": f.backend(), "mechanisms": f.mechanisms()} {
+		old, m1 := f.armed(b, 1)
+		old.State = rotation.Current
+		next, m2 := f.armed(b, 2, old)
+		f.must(b.End(t.Context(), old, rotation.ToRetire))
+		want[name+", the ended one"], want[name+", the next one"] = rotation.Dead, rotation.Alive
+		probes[name+", the ended one"] = func() rotation.ProbeResult { return kafka.Login(t.Context(), b.ProbeSpec(old), m1) }
+		probes[name+", the next one"] = func() rotation.ProbeResult { return kafka.Login(t.Context(), b.ProbeSpec(next), m2) }
+	}
 	k.Kill(0)
 	f.must(k.Start(0))
 	k.Await(t, 0)
-	for name, c := range map[string]struct {
-		v    rotation.Version
-		m    rotation.Material
-		want rotation.Answer
-	}{"the ended one": {old, m1, rotation.Dead}, "the next one": {next, m2, rotation.Alive}} {
-		if got := kafka.Login(t.Context(), b.ProbeSpec(c.v), c.m); got.Answer != c.want {
-			t.Errorf("%s: %s (%s), want %s", name, got.Answer, got.Reason, c.want)
+	for name, probe := range probes {
+		if got := probe(); got.Answer != want[name] {
+			t.Errorf("%s: %s (%s), want %s", name, got.Answer, got.Reason, want[name])
 		}
 	}
-	f.must(b.Preflight(t.Context(), rotation.Credential{})) // as the administrator
+	f.must(f.backend().Preflight(t.Context(), rotation.Credential{})) // as the administrator
 }
 
 // tokenPassword is what a delegation token logs in with.

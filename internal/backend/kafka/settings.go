@@ -16,8 +16,8 @@ import (
 	"github.com/keyturn/keyturn/internal/secret"
 )
 
-// Settings is the section "kafka" of a credential in the configuration: principals in turn,
-// and as whom Kafka is asked.
+// Settings is the section "kafka" of a credential in the configuration: principals in turn, or
+// the mechanisms of one, and as whom Kafka is asked.
 type Settings struct {
 	// Brokers holds host:port of every broker, as the administrator reaches it. Each is asked
 	// by itself.
@@ -40,8 +40,17 @@ type Settings struct {
 	// the last is kept for emergencies.
 	Principals []string `yaml:"principals"`
 
-	// Mechanism is that of the services. Default: SCRAM-SHA-512.
+	// Principal is the user whose mechanisms, SCRAM-SHA-256 and SCRAM-SHA-512, versions take
+	// in turn. Its ACLs and quotas stay as they are.
+	Principal string `yaml:"principal"`
+
+	// Mechanism is that of the services; with Principal, that of the first version. Default:
+	// SCRAM-SHA-512.
 	Mechanism string `yaml:"mechanism"`
+
+	// AcceptLiveConnections is for a Principal where brokers do not ask clients to log in
+	// again: a client that is connected by a password that was ended goes on.
+	AcceptLiveConnections bool `yaml:"accept-live-connections"`
 
 	// Adopt is the user that services log in as today.
 	Adopt string `yaml:"adopt"`
@@ -57,9 +66,6 @@ type Settings struct {
 	// which is verified TLS 1.3.
 	InsecureTLS []string `yaml:"insecure-tls"`
 }
-
-// NotBuilt names keys of later releases: one principal, with both mechanisms in turn.
-func (Settings) NotBuilt() []string { return []string{"principal"} }
 
 // Section decodes and checks the section. Its error joins what the decoder says and
 // a [rotation.Fault] for every problem of what was decoded all the same. No fault
@@ -86,6 +92,14 @@ func (Settings) Fields() []string {
 // PublicFields returns the names of the fields that are no secret.
 func (Settings) PublicFields() []string {
 	return []string{fieldBrokers, fieldMechanism, fieldUsername}
+}
+
+// TurningFields returns the public field that changes with the password.
+func (s Settings) TurningFields() []string {
+	if s.Principal != "" {
+		return []string{fieldMechanism}
+	}
+	return []string{fieldUsername}
 }
 
 // DerivedFields returns the names of the public fields that the services of today may not
@@ -133,11 +147,16 @@ func (s Settings) check() error {
 			}
 		}
 	}
-	users := map[string]string{"admin": s.Admin, "adopt": s.Adopt, "rights-of": s.RightsOf}
+	users := map[string]string{"admin": s.Admin, "adopt": s.Adopt, "rights-of": s.RightsOf, "principal": s.Principal}
 	if s.Admin == "" {
 		fault("admin", "write the user that may change users and ACLs", "the administrator has no name")
 	}
-	if len(s.Principals) < 2 {
+	if s.Principal != "" {
+		s.checkPrincipal(fault)
+	} else if s.AcceptLiveConnections {
+		fault("accept-live-connections", "leave it out", "it is for one principal: of several, the one that is ended is denied everything")
+	}
+	if len(s.Principals) < 2 && s.Principal == "" {
 		fault("principals", "write two or, better, three: [orders-a, orders-b, orders-c]", "fewer than two principals are named, and two are at work in an overlap")
 	}
 	for i, p := range s.Principals {
@@ -179,6 +198,22 @@ func (s Settings) check() error {
 		}
 	}
 	return errors.Join(faults...)
+}
+
+// checkPrincipal checks what goes with one principal.
+func (s Settings) checkPrincipal(fault func(path, tip, format string, args ...any)) {
+	if len(s.Principals) > 0 {
+		fault("principals", "keep one of principal and principals", "versions take principals in turn, or the mechanisms of one")
+	}
+	if s.Principal == s.Admin {
+		fault("principal", "name a user that is the services' alone", "the administrator's own password would be ended")
+	}
+	if s.RightsOf != "" {
+		fault("rights-of", "leave it out", "the ACLs and quotas of one principal stay as they are")
+	}
+	if s.Adopt != "" && s.Adopt != s.Principal {
+		fault("adopt", "leave it out: adopted is the principal's credential of mechanism", "the services of today are another user's")
+	}
 }
 
 // isAddress reports whether a text is host:port.

@@ -16,6 +16,9 @@ func TestSettings(t *testing.T) {
 	if _, err := kafka.Section(rotationtest.Decoder(good)); err != nil {
 		t.Fatalf("%v", err)
 	}
+	if _, err := kafka.Section(rotationtest.Decoder(strings.Replace(good, "principals: [orders-a, orders-b]", "principal: orders\nadopt: orders\naccept-live-connections: true", 1))); err != nil {
+		t.Fatalf("%v", err)
+	}
 	const canary = "canary-3b9f"
 	without := func(key string) string {
 		var lines []string
@@ -47,6 +50,12 @@ func TestSettings(t *testing.T) {
 		"adopt":                {good + "adopt: \"" + canary + " x\"", "adopt", "cannot be the name of a user"},
 		"topic":                {good + "topics: [\"a b\"]", "topics.0", "cannot be the name of a topic"},
 		"weakening":            {good + "insecure-tls: [no-verify]", "insecure-tls.0", "unknown weakening"},
+		"both":                 {good + "principal: orders", "principals", "or the mechanisms of one"},
+		"one, of Keyturn":      {without("principals") + "principal: keyturn", "principal", "own password would be ended"},
+		"one, with User":       {without("principals") + "principal: \"User:" + canary + "\"", "principal", "cannot be the name of a user"},
+		"one, with a model":    {without("principals") + "principal: orders\nrights-of: " + canary, "rights-of", "stay as they are"},
+		"one, another adopted": {without("principals") + "principal: orders\nadopt: " + canary, "adopt", "another user's"},
+		"several, accepting":   {good + "accept-live-connections: true", "accept-live-connections", "denied everything"},
 		"unknown key":          {good + "principles: [a]", "", "principles"},
 	})
 }

@@ -27,6 +27,15 @@ func tokensOf(principal string) func(context.Context, broker) ([]kmsg.DescribeDe
 	}
 }
 
+// tokens returns the delegation tokens of a principal that the administrator may see.
+func (c *cluster) tokens(ctx context.Context, principal string) (out []kmsg.DescribeDelegationTokenResponseTokenDetail, err error) {
+	err = c.any(ctx, fmt.Sprintf("looking at the delegation tokens of %q", principal), func(ctx context.Context, b broker) (err error) {
+		out, err = tokensOf(principal)(ctx, b)
+		return err
+	})
+	return out, err
+}
+
 // endTokens ends the tokens of a principal. Nobody but their owner may, so c is the brokers, asked
 // as the principal itself.
 func (c *cluster) endTokens(ctx context.Context, principal string) error {

@@ -63,7 +63,15 @@ func (c *client) close() {
 }
 
 // open connects and logs in.
-func (c *client) open(ctx context.Context) (err error) {
+func (c *client) open(ctx context.Context) error {
+	if err := c.shake(ctx); err != nil {
+		return err
+	}
+	return c.login(ctx)
+}
+
+// shake connects, and asks whether the login that is to follow may have its mechanism.
+func (c *client) shake(ctx context.Context) (err error) {
 	if c.conn, err = c.dial(ctx, "tcp", c.address); err != nil {
 		return err
 	}
@@ -84,10 +92,7 @@ func (c *client) open(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := refusalOf(shaken.ErrorCode, nil); err != nil {
-		return err
-	}
-	return c.login(ctx)
+	return refusalOf(shaken.ErrorCode, nil)
 }
 
 // login goes through the exchange of SCRAM, in which both sides prove themselves.
