@@ -1,6 +1,7 @@
 package testserver
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/tls"
@@ -9,7 +10,6 @@ import (
 	"fmt"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"syscall"
 	"testing"
@@ -27,6 +27,9 @@ const (
 // KV version 2 at secret.
 type Vault struct {
 	dir       string
+	host      string // by which the API is reached; "": 127.0.0.1
+	netns     string // that the nodes run in; "": ours
+	bao       bool   // it is OpenBao
 	authority *Authority
 	nodes     []*vaultNode
 	program   string
@@ -48,7 +51,17 @@ type vaultNode struct {
 // NewVault starts a cluster of so many nodes as long as the test runs.
 func NewVault(t testing.TB, nodes int) *Vault {
 	t.Helper()
-	v := &Vault{dir: t.TempDir()}
+	return newVault(t, &Vault{dir: t.TempDir()}, nodes)
+}
+
+// NewVaultIn starts one node in a network namespace, in which a name leads to it.
+func NewVaultIn(t testing.TB, netns, host string) *Vault {
+	t.Helper()
+	return newVault(t, &Vault{dir: t.TempDir(), host: host, netns: netns}, 1)
+}
+
+func newVault(t testing.TB, v *Vault, nodes int) *Vault {
+	t.Helper()
 	t.Cleanup(v.stop)
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Minute) // it may be built first
 	defer cancel()
@@ -59,26 +72,28 @@ func NewVault(t testing.TB, nodes int) *Vault {
 // NewAutoVault starts one server that unseals itself, as long as the test runs.
 func NewAutoVault(t testing.TB) *Vault {
 	t.Helper()
-	v := &Vault{dir: t.TempDir()}
-	t.Cleanup(v.stop)
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Minute)
-	defer cancel()
-	v.sealKey = filepath.Join(v.dir, "seal.key")
+	dir := t.TempDir()
+	v := &Vault{dir: dir, sealKey: filepath.Join(dir, "seal.key")}
 	key := make([]byte, 32)
 	_, _ = rand.Read(key) // it never fails
-	Require(t, errors.Join(os.WriteFile(v.sealKey, key, 0o600), v.start(ctx, 1)))
-	return v
+	Require(t, os.WriteFile(v.sealKey, key, 0o600))
+	return newVault(t, v, 1)
 }
 
 // A SharedVault is one node for all tests of a package, as [SharedEngine] is. Tests that
 // share it make roles and policies of their own, and seal nothing.
-type SharedVault struct{ kept[Vault] }
+type SharedVault struct {
+	// OpenBao says that it is one of OpenBao.
+	OpenBao bool
+
+	kept[Vault]
+}
 
 // Get returns the server, or ends the test as [Require] says.
 func (s *SharedVault) Get(t testing.TB) *Vault {
 	t.Helper()
 	return s.get(t, func(dir string) (*Vault, error) {
-		v := &Vault{dir: dir}
+		v := &Vault{dir: dir, bao: s.OpenBao}
 		return v, v.start(context.Background(), 1)
 	})
 }
@@ -87,7 +102,7 @@ func (s *SharedVault) Get(t testing.TB) *Vault {
 func (s *SharedVault) Stop() error { return s.end((*Vault).stop) }
 
 func (v *Vault) start(ctx context.Context, nodes int) (err error) {
-	if v.program, err = BuildTool(ctx, "tools/vault", "github.com/keyturn/keyturn/tools/vault"); err != nil {
+	if err := v.find(ctx); err != nil {
 		return err
 	}
 	if v.authority, err = NewAuthority(); err != nil {
@@ -95,7 +110,11 @@ func (v *Vault) start(ctx context.Context, nodes int) (err error) {
 	}
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM(v.authority.PEM)
-	v.http = &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS13}}}
+	transport := &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS13}}
+	if v.netns != "" {
+		transport.DialContext = DialIn(v.netns)
+	}
+	v.http = &http.Client{Timeout: 20 * time.Second, Transport: transport}
 	if err := os.WriteFile(v.CAFile(), v.authority.PEM, 0o644); err != nil {
 		return err
 	}
@@ -113,8 +132,10 @@ func (v *Vault) start(ctx context.Context, nodes int) (err error) {
 	if err := v.vote(ctx, nodes); err != nil {
 		return err
 	}
+	if err := v.audited(ctx); err != nil {
+		return err
+	}
 	for path, what := range map[string]any{
-		"/v1/sys/audit/file":    map[string]any{"type": "file", "options": map[string]string{"file_path": v.AuditFile()}},
 		"/v1/sys/auth/approle":  map[string]string{"type": "approle"},
 		"/v1/sys/mounts/secret": map[string]any{"type": "kv", "options": map[string]string{"version": "2"}},
 	} {
@@ -133,7 +154,7 @@ func (v *Vault) add(i int) (err error) {
 			return err
 		}
 	}
-	cert, key, err := v.authority.Issue(Certificate{Names: []string{"127.0.0.1", "localhost"}})
+	cert, key, err := v.authority.Issue(Certificate{Names: []string{cmp.Or(v.host, "127.0.0.1"), "127.0.0.1", "localhost"}})
 	if err != nil {
 		return err
 	}
@@ -219,8 +240,10 @@ func (v *Vault) answers(ctx context.Context, i int, hoped func(vaultHealth) bool
 // Start starts a node, which was stopped. It is sealed then.
 func (v *Vault) Start(i int) (err error) {
 	n := v.nodes[i]
-	cmd := exec.Command(v.program, "-dir", n.dir, "-node", fmt.Sprintf("node%d", i+1), "-address", fmt.Sprintf("127.0.0.1:%d", n.api), "-cluster-address", fmt.Sprintf("127.0.0.1:%d", n.cluster), "-seal-key", v.sealKey)
-	cmd.Dir = n.dir
+	cmd, err := v.command(i)
+	if err != nil {
+		return err
+	}
 	n.process, err = startProcess(cmd, v.LogFile(i))
 	return err
 }
@@ -357,7 +380,7 @@ func (v *Vault) stop() {
 // URLs are those of the nodes' API.
 func (v *Vault) URLs() (out []string) {
 	for _, n := range v.nodes {
-		out = append(out, fmt.Sprintf("https://127.0.0.1:%d", n.api))
+		out = append(out, fmt.Sprintf("https://%s:%d", cmp.Or(v.host, "127.0.0.1"), n.api))
 	}
 	return out
 }

@@ -18,33 +18,43 @@ import (
 // TestContract is what every backend must keep. What breaks the server is tried on one node,
 // with KEYTURN_FAULTS=all on three of them.
 func TestContract(t *testing.T) {
+	contract(t, testserver.NewVault, &rotationtest.Claims{Kind: "Vault: AppRole secret-ids", Page: "vault.md",
+		Dead: "its accessor is gone, no token that was made from it is left, and every node says `invalid role or secret ID`"})
+}
+
+// TestContractOnOpenBao keeps it with OpenBao; what breaks that is tried with KEYTURN_FAULTS=all alone.
+func TestContractOnOpenBao(t *testing.T) { contract(t, testserver.NewOpenBao, nil) }
+
+func contract(t *testing.T, start func(testing.TB, int) *testserver.Vault, claims *rotationtest.Claims) {
+	t.Parallel()
+	server, all := start(t, 1), os.Getenv("KEYTURN_FAULTS") == "all"
 	rotationtest.Contract(t, func(t *testing.T) rotationtest.Setup {
-		if strings.HasSuffix(t.Name(), "no_answer_is_unknown") {
-			return breakable(t, map[bool]int{false: 1, true: 3}[os.Getenv("KEYTURN_FAULTS") == "all"])
+		switch breaks := strings.HasSuffix(t.Name(), "no_answer_is_unknown"); {
+		case breaks && all:
+			return breakable(t, start(t, 3))
+		case breaks && claims != nil:
+			return breakable(t, server)
 		}
-		f := newFixture(t, shared.Get(t))
+		f := newFixture(t, server)
 		return rotationtest.Setup{
-			Backend: f.backend(), Credential: f.name, Login: vault.Login,
+			Backend: f.backend(), Credential: f.name, Login: vault.Login, Claims: claims,
 			Session: func(t *testing.T, _ rotation.Version, m rotation.Material) func() bool {
 				_, alive := f.login(m)
 				return alive
 			},
 			Changes: f.state,
-			Claims: &rotationtest.Claims{Kind: "Vault: AppRole secret-ids", Page: "vault.md",
-				Dead: "its accessor is gone, no token that was made from it is left, and every node says `invalid role or secret ID`"},
 		}
 	})
 }
 
-// breakable is a Vault of its own, with what keeps it from answering.
-func breakable(t *testing.T, nodes int) rotationtest.Setup {
-	server := testserver.NewVault(t, nodes)
+// breakable is a cluster of the test's own, with what keeps it from answering.
+func breakable(t *testing.T, server *testserver.Vault) rotationtest.Setup {
 	f := newFixture(t, server)
 	var all []int
-	for i := range nodes {
+	for i := range server.URLs() {
 		all = append(all, i)
 	}
-	most := all[:nodes/2+1] // of them must be there for anything to be decided
+	most := all[:len(all)/2+1] // of them must be there for anything to be decided
 	repair := func() { f.must(server.Unseal(context.Background(), all...)) }
 	return rotationtest.Setup{
 		Backend: f.backend(), Credential: f.name, Login: vault.Login, Patience: time.Minute,

@@ -17,15 +17,18 @@ import (
 	"github.com/keyturn/keyturn/internal/testserver"
 )
 
-var shared testserver.SharedVault
+var (
+	shared testserver.SharedVault
+	bao    = testserver.SharedVault{OpenBao: true}
+)
 
-func TestMain(m *testing.M) { os.Exit(testserver.Main(m, &shared)) }
+func TestMain(m *testing.M) { os.Exit(testserver.Main(m, &shared, &bao)) }
 
 const tokenVariable = "KEYTURN_VAULT_TOKEN"
 
 var serial atomic.Int64
 
-// A fixture is a Vault, and a role of the test's own.
+// A fixture is a Vault or an OpenBao, and a role of the test's own.
 type fixture struct {
 	t      testing.TB
 	server *testserver.Vault
@@ -39,6 +42,17 @@ func newFixture(t testing.TB, server *testserver.Vault) *fixture {
 	f.role()
 	f.admin = server.Admin(t, f.name, policy(t, f.name))
 	return f
+}
+
+// onBoth runs a test with a Vault, and with an OpenBao.
+func onBoth(t *testing.T, test func(*testing.T, *fixture)) {
+	t.Parallel()
+	for name, server := range map[string]*testserver.SharedVault{"Vault": &shared, "OpenBao": &bao} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(t, newFixture(t, server.Get(t)))
+		})
+	}
 }
 
 // policy is the administrator's, as the page has it, for a role.

@@ -188,7 +188,7 @@ func (t trial) cluster(ctx context.Context, endpoint string) string {
 	return is.ClusterID
 }
 
-// textRefused is the exact answer to a login with what Vault does not know; OpenBao's is the same.
+// textRefused is the exact answer to a login with what Vault does not know, or OpenBao.
 const textRefused = "invalid role or secret ID"
 
 func isRefused(err error) bool {

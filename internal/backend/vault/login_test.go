@@ -16,9 +16,9 @@ import (
 )
 
 // TestAnswers is what a probe makes of what Vault says.
-func TestAnswers(t *testing.T) {
-	t.Parallel()
-	f := newFixture(t, shared.Get(t))
+func TestAnswers(t *testing.T) { onBoth(t, answers) }
+
+func answers(t *testing.T, f *fixture) {
 	b := f.backend()
 	v, m := f.armed(b, 1)
 	spec := b.ProbeSpec(v)
@@ -106,9 +106,9 @@ func TestAnswers(t *testing.T) {
 }
 
 // TestLifeOfRole is what a probe says when something happens to the role.
-func TestLifeOfRole(t *testing.T) {
-	t.Parallel()
-	f := newFixture(t, shared.Get(t))
+func TestLifeOfRole(t *testing.T) { onBoth(t, lifeOfRole) }
+
+func lifeOfRole(t *testing.T, f *fixture) {
 	b := f.backend(func(s *vault.Settings) { s.AppRole.TTL = "1m" })
 	v, m := f.armed(b, 1)
 	try := func() rotation.ProbeResult { return vault.Login(t.Context(), b.ProbeSpec(v), m) }
@@ -142,9 +142,9 @@ func TestLifeOfRole(t *testing.T) {
 
 // TestNoLockout tries dead secret-ids more often than Vault forgives: in a proof as the core
 // makes it, one refusal and then a good login, nobody is locked out.
-func TestNoLockout(t *testing.T) {
-	t.Parallel()
-	f := newFixture(t, shared.Get(t))
+func TestNoLockout(t *testing.T) { onBoth(t, noLockout) }
+
+func noLockout(t *testing.T, f *fixture) {
 	endpoint := f.server.URLs()[0]
 	b := f.backend(func(s *vault.Settings) { s.AppRole.Probe = []string{endpoint, endpoint + "/"} })
 	_, good := f.armed(b, 1)

@@ -18,9 +18,9 @@ import (
 
 // TestAdopted rotates from a secret-id that was made by hand: the next one is made like it,
 // and the tokens of the old one end with it, those of the others do not.
-func TestAdopted(t *testing.T) {
-	t.Parallel()
-	f := newFixture(t, shared.Get(t))
+func TestAdopted(t *testing.T) { onBoth(t, adopted) }
+
+func adopted(t *testing.T, f *fixture) {
 	old := f.byHand(map[string]any{"metadata": `{"team":"orders"}`, "cidr_list": []string{"127.0.0.0/8"}, "token_bound_cidrs": []string{"127.0.0.0/8"}})
 	other := f.byHand(nil) // somebody else's
 	b := f.backend(func(s *vault.Settings) { s.AppRole.Adopt = old.Accessor })
@@ -70,9 +70,9 @@ func TestAdopted(t *testing.T) {
 }
 
 // TestChildrenEnd makes a token with a token of a version: it ends with that.
-func TestChildrenEnd(t *testing.T) {
-	t.Parallel()
-	f := newFixture(t, shared.Get(t))
+func TestChildrenEnd(t *testing.T) { onBoth(t, childrenEnd) }
+
+func childrenEnd(t *testing.T, f *fixture) {
 	f.server.Admin(t, f.name+"-child", `path "auth/token/create" { capabilities = ["update"] }`)
 	f.role("token_policies", "default,"+f.name+"-child")
 	b := f.backend()
@@ -92,9 +92,9 @@ func TestChildrenEnd(t *testing.T) {
 
 // TestYoungTokens looks at all tokens while services log in: none of theirs comes to harm.
 // Vault ends a token that is looked up before its lease was made.
-func TestYoungTokens(t *testing.T) {
-	t.Parallel()
-	f := newFixture(t, shared.Get(t))
+func TestYoungTokens(t *testing.T) { onBoth(t, youngTokens) }
+
+func youngTokens(t *testing.T, f *fixture) {
 	b := f.backend()
 	v, m := f.armed(b, 1)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -131,9 +131,9 @@ func TestYoungTokens(t *testing.T) {
 }
 
 // TestArmAgain is what arming makes of what is there already.
-func TestArmAgain(t *testing.T) {
-	t.Parallel()
-	f := newFixture(t, shared.Get(t))
+func TestArmAgain(t *testing.T) { onBoth(t, armAgain) }
+
+func armAgain(t *testing.T, f *fixture) {
 	b := f.backend()
 	v, m := f.armed(b, 1)
 	f.must(b.Arm(t.Context(), v, m, time.Time{}))
@@ -151,9 +151,9 @@ func TestArmAgain(t *testing.T) {
 }
 
 // TestRefusals is what is refused before anything is made.
-func TestRefusals(t *testing.T) {
-	t.Parallel()
-	f := newFixture(t, shared.Get(t))
+func TestRefusals(t *testing.T) { onBoth(t, refusals) }
+
+func refusals(t *testing.T, f *fixture) {
 	reader := f.server.Admin(t, f.name+"-reader", strings.ReplaceAll(strings.ReplaceAll(policy(t, f.name), `["update"]`, `["deny"]`), `, "sudo"`, ""))
 	of := func(do func(*vault.Backend) error, change ...func(*vault.Settings)) func() error {
 		return func() error { return do(f.backend(change...)) }
@@ -257,9 +257,9 @@ func (f *fixture) byTitle(title string) string {
 }
 
 // TestNothingInVaultsRecords looks for values in what Vault itself writes.
-func TestNothingInVaultsRecords(t *testing.T) {
-	t.Parallel()
-	f := newFixture(t, shared.Get(t))
+func TestNothingInVaultsRecords(t *testing.T) { onBoth(t, nothingInVaultsRecords) }
+
+func nothingInVaultsRecords(t *testing.T, f *fixture) {
 	b := f.backend()
 	v, m := f.armed(b, 1)
 	vault.Login(t.Context(), b.ProbeSpec(v), m)

@@ -34,6 +34,10 @@ func main() {
 		_, err := testserver.FetchKafka(ctx)
 		return err
 	})
+	ready("fetched OpenBao", func() error {
+		_, err := testserver.FetchOpenBao(ctx)
+		return err
+	})
 }
 
 // ready makes something, and says what took its time.
