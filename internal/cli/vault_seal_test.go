@@ -28,6 +28,7 @@ type sealShop struct {
 	*shop
 	server  *testserver.Vault
 	path    string // of the rekey
+	backup  string // of the encrypted shares
 	kind    string // seal or recovery
 	holders []*openpgp.Entity
 	keys    []string // paths of their public keys
@@ -49,11 +50,14 @@ func newSealShop(t *testing.T, server *testserver.Vault, kind string) *sealShop 
 	name := fmt.Sprintf("%s%d", kind, serial.Add(1))
 	g := &sealShop{server: server, kind: kind, path: "/v1/sys/rekey", deliver: filepath.Join(dir, "shares"), seen: map[string]int{}, valid: slices.Clone(server.Shares),
 		shop: &shop{t: t, name: name, root: filepath.Join(dir, "credentials"), config: filepath.Join(dir, "keyturn.yml"), journal: filepath.Join(dir, "state", "journal.jsonl")}}
-	backup := "sys/rekey/backup"
+	g.backup = "/v1/sys/rekey/backup"
 	if kind == "recovery" {
-		g.path, backup = "/v1/sys/rekey-recovery-key", "sys/rekey/recovery-key-backup"
+		g.path, g.backup = "/v1/sys/rekey-recovery-key", "/v1/sys/rekey/recovery-key-backup"
 	}
-	admin := server.Admin(t, name+"-admin", fmt.Sprintf("path %q { capabilities = [\"read\", \"delete\"] }", backup))
+	if server.IsOpenBao() {
+		g.path, g.backup = "/v1/sys/rotate/root", "/v1/sys/rotate/root/backup"
+	}
+	admin := server.Admin(t, name+"-admin", g.policy())
 	g.secrets = append([]string{admin, server.Token}, server.Shares...)
 	g.env = append(os.Environ(), asProgram+"=1", "KEYTURN_VAULT_TOKEN="+admin, "CI=")
 	for i := range 3 {
@@ -70,6 +74,20 @@ func newSealShop(t *testing.T, server *testserver.Vault, kind string) *sealShop 
 	}
 	g.configure("20s")
 	return g
+}
+
+// policy is the administrator's, as the page has it.
+func (g *sealShop) policy() string {
+	g.t.Helper()
+	page, err := os.ReadFile("../../docs/backends/vault.md")
+	g.must(err)
+	for _, block := range strings.Split(string(page), "```hcl\n")[1:] {
+		if text, _, _ := strings.Cut(block, "```"); strings.Contains(text, strings.TrimPrefix(g.backup, "/v1/")+`"`) {
+			return text
+		}
+	}
+	g.t.Fatalf("the page has no policy for %s", g.backup)
+	return ""
 }
 
 func (g *sealShop) configure(wait string) {
@@ -99,14 +117,23 @@ type underWay struct {
 func (g *sealShop) rekey() (is underWay, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	return is, g.server.Call(ctx, http.MethodGet, g.path+"/init", nil, &is)
+	return is, g.call(ctx, http.MethodGet, "/init", nil, &is)
+}
+
+// call asks for something of the rekey. OpenBao has what it says under data.
+func (g *sealShop) call(ctx context.Context, method, path string, in, out any) error {
+	if out == nil || !g.server.IsOpenBao() {
+		return g.server.Call(ctx, method, g.path+path, in, out)
+	}
+	wrapped := struct{ Data any }{out}
+	return g.server.Call(ctx, method, g.path+path, in, &wrapped)
 }
 
 // present hands Vault a share, as its holder does.
 func (g *sealShop) present(what, nonce, share string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	err := g.server.CallAs(ctx, "", http.MethodPut, g.path+"/"+what, map[string]string{"key": share, "nonce": nonce}, nil)
+	err := g.call(ctx, http.MethodPut, "/"+what, map[string]string{"key": share, "nonce": nonce}, nil)
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.seen[what]++
@@ -170,7 +197,7 @@ func (g *sealShop) people() (stop func()) {
 				return false, nil // they are not delivered yet
 			}
 			var v struct{ Progress int }
-			if err := g.server.Call(context.Background(), http.MethodGet, g.path+"/verify", nil, &v); err != nil {
+			if err := g.call(context.Background(), http.MethodGet, "/verify", nil, &v); err != nil {
 				return false, nil
 			}
 			err = g.present("verify", is.VerificationNonce, shares[v.Progress])
@@ -203,13 +230,13 @@ func (g *sealShop) inForce(shares, dead []string) {
 		opens  bool
 	}{{shares, true}, {dead, false}} {
 		var is underWay
-		g.must(g.server.Call(context.Background(), http.MethodPut, g.path+"/init", map[string]any{"secret_shares": 3, "secret_threshold": 2, "require_verification": true}, &is))
+		g.must(g.call(context.Background(), http.MethodPut, "/init", map[string]any{"secret_shares": 3, "secret_threshold": 2, "require_verification": true}, &is))
 		err := g.present("update", is.Nonce, tr.shares[0])
 		g.must(err)
 		if err = g.present("update", is.Nonce, tr.shares[1]); (err == nil) != tr.opens {
 			g.t.Errorf("a set of shares: %v, want it taken %t", err, tr.opens)
 		}
-		g.must(g.server.Call(context.Background(), http.MethodDelete, g.path+"/init", map[string]string{"nonce": is.Nonce}, nil))
+		g.must(g.call(context.Background(), http.MethodDelete, "/init", map[string]string{"nonce": is.Nonce}, nil))
 	}
 }
 
@@ -219,8 +246,7 @@ func (g *sealShop) nothing() {
 	if is, err := g.rekey(); err != nil || is.Started {
 		g.t.Errorf("a rekey is under way: %+v, %v", is, err)
 	}
-	path := map[string]string{"seal": "/v1/sys/rekey/backup", "recovery": "/v1/sys/rekey/recovery-key-backup"}[g.kind]
-	if err := g.server.Call(context.Background(), http.MethodGet, path, nil, nil); err == nil || !strings.Contains(err.Error(), "no backed-up keys") {
+	if err := g.server.Call(context.Background(), http.MethodGet, g.backup, nil, nil); err == nil || !strings.Contains(err.Error(), "no backed-up keys") {
 		g.t.Errorf("asking for encrypted shares: %v, want none", err)
 	}
 }
@@ -265,15 +291,27 @@ func TestVaultRecovery(t *testing.T) {
 	g.canaries()
 }
 
+// TestOpenBaoSeal does the same on OpenBao, which has paths and commands of its own for it.
+func TestOpenBaoSeal(t *testing.T) {
+	t.Parallel()
+	g := newSealShop(t, testserver.NewOpenBao(t, 1), "seal")
+	g.ceremonies()
+	g.canaries()
+}
+
 // ceremonies makes the key anew twice.
 func (g *sealShop) ceremonies() {
 	t := g.t
 	t.Helper()
+	command := "each runs: vault operator rekey"
+	if g.server.IsOpenBao() {
+		command = "each runs: bao operator rotate-keys -nonce="
+	}
 	noun := map[string]string{"seal": "unseal key", "recovery": "recovery key"}[g.kind]
 	g.ok("adopt", g.name)
 	g.ok("doctor")
 	t.Log(g.ok("plan", g.name))
-	g.fails(3, []string{"holders of the old " + noun + ": 0 of 2 shares presented", "vault operator rekey"}, phasesOf(g, "1s")...)
+	g.fails(3, []string{"holders of the old " + noun + ": 0 of 2 shares presented", command}, phasesOf(g, "1s")...)
 	g.configure("20s")
 	first := g.valid
 	stop := g.people()
@@ -391,7 +429,7 @@ func TestVaultSealLost(t *testing.T) {
 	g.ok("rollback", "--reason", "a node was started again", g.name)
 	g.isStill(1, g.valid)
 	g.fails(3, []string{"Vault keeps encrypted shares of another rekey", "vault operator rekey -backup-delete"}, "prepare", g.name)
-	g.must(g.server.Call(context.Background(), http.MethodDelete, "/v1/sys/rekey/backup", nil, nil))
+	g.must(g.server.Call(context.Background(), http.MethodDelete, g.backup, nil, nil))
 	g.ok("prepare", g.name)
 }
 
@@ -447,7 +485,7 @@ func TestVaultSealMistaken(t *testing.T) {
 	}
 	g.ok("rollback", "--reason", "the rekey was lost", g.name)
 	g.isStill(1, old)
-	g.must(g.server.Call(context.Background(), http.MethodDelete, "/v1/sys/rekey/backup", nil, nil))
+	g.must(g.server.Call(context.Background(), http.MethodDelete, g.backup, nil, nil))
 	g.fails(3, []string{"0 of 2 shares presented"}, phasesOf(g, "0s")...)
 	g.configure("20s")
 	stop := g.people()
@@ -474,12 +512,12 @@ func TestVaultSealForeign(t *testing.T) {
 	g := newSealShop(t, testserver.NewVault(t, 1), "seal")
 	g.ok("adopt", g.name)
 	begin := func() {
-		g.must(g.server.Call(context.Background(), http.MethodPut, "/v1/sys/rekey/init", map[string]any{"secret_shares": 5, "secret_threshold": 3, "require_verification": true}, nil))
+		g.must(g.call(context.Background(), http.MethodPut, "/init", map[string]any{"secret_shares": 5, "secret_threshold": 3, "require_verification": true}, nil))
 	}
 	cancel := func() {
 		is, err := g.rekey()
 		g.must(err)
-		g.must(g.server.Call(context.Background(), http.MethodDelete, "/v1/sys/rekey/init", map[string]string{"nonce": is.Nonce}, nil))
+		g.must(g.call(context.Background(), http.MethodDelete, "/init", map[string]string{"nonce": is.Nonce}, nil))
 	}
 	says := []string{"somebody else makes the unseal key anew", "vault operator rekey -cancel -nonce="}
 	begin()

@@ -78,6 +78,9 @@ func NewOpenBao(t testing.TB, nodes int) *Vault {
 	return newVault(t, &Vault{dir: t.TempDir(), bao: true}, nodes)
 }
 
+// IsOpenBao reports whether the servers are OpenBao's.
+func (v *Vault) IsOpenBao() bool { return v.bao }
+
 // baoConfig is the configuration of a node. That is where OpenBao has its audit devices from.
 const baoConfig = `
 storage "raft" {

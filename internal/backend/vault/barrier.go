@@ -66,8 +66,8 @@ func (k *Keyring) with(ctx context.Context, do func(c *vaultapi.Client, now *api
 	}
 	defer c.Close()
 	var now *api.KeyStatus
-	err = sys(ctx, c, "asking for the encryption key", func(sys *api.Sys, ctx context.Context) (err error) {
-		now, err = sys.KeyStatusWithContext(ctx)
+	err = ask(ctx, c, "asking for the encryption key", func(ctx context.Context, c *api.Client) (err error) {
+		now, err = c.Sys().KeyStatusWithContext(ctx)
 		return err
 	})
 	if err != nil {
@@ -194,7 +194,7 @@ func (k *Keyring) rotate(ctx context.Context, cred rotation.Credential) (r rotat
 			if err := rotation.CheckLease(ctx); err != nil {
 				return err
 			}
-			if err := sys(ctx, c, "making a new encryption key", func(sys *api.Sys, ctx context.Context) error { return sys.RotateWithContext(ctx) }); err != nil {
+			if err := ask(ctx, c, "making a new encryption key", func(ctx context.Context, c *api.Client) error { return c.Sys().RotateWithContext(ctx) }); err != nil {
 				return err
 			}
 		}

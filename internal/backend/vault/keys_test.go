@@ -164,7 +164,7 @@ func TestKeysRefused(t *testing.T) {
 	}{
 		"not adopted":         {seal.Preflight(t.Context(), first), "that is in force is not on the record"},
 		"no right to remove":  {poor.Preflight(t.Context(), begun), "lacks delete on sys/rekey/backup"},
-		"no recovery key":     {other.Preflight(t.Context(), begun), "lacks"},
+		"no recovery key":     {other.Preflight(t.Context(), begun), "does not unseal itself"},
 		"none to adopt":       {adopts(other), "Vault does not unseal itself"},
 		"no right to rotate":  {ring.Preflight(t.Context(), begun), "lacks read on sys/key-status, sudo on sys/rotate"},
 		"the key in use":      {ring.Preflight(t.Context(), first), "that is in use is not on the record"},

@@ -2,6 +2,8 @@ package vault
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -12,44 +14,169 @@ import (
 	"github.com/keyturn/keyturn/internal/backend/remote/vaultapi"
 )
 
-// A shareKind is one of the two keys of which people hold shares, and how Vault is asked to
-// make it anew.
+// A shareKind is one of the two keys of which people hold shares.
 type shareKind struct {
-	noun   string // for people
-	flag   string // of vault operator rekey
-	backup string // the path of the encrypted shares
+	noun          string // for people
+	flag          string // of the commands that present a share
+	vault, rotate *calls // how Vault is asked to make it anew, and how OpenBao is
+}
 
-	status    func(*api.Sys, context.Context) (*api.RekeyStatusResponse, error)
-	begin     func(*api.Sys, context.Context, *api.RekeyInitRequest) (*api.RekeyStatusResponse, error)
-	cancel    func(*api.Sys, context.Context, string) error
-	verifying func(*api.Sys, context.Context) (*api.RekeyVerificationStatusResponse, error)
-	restart   func(*api.Sys, context.Context) error // of the verification
-	fetch     func(*api.Sys, context.Context) (*api.RekeyRetrieveResponse, error)
-	remove    func(*api.Sys, context.Context) error
+// calls are how a server is asked for a rekey.
+type calls struct {
+	command string // by which holders present a share
+	backup  string // the path of the encrypted shares
+	needs   map[string][]string
+
+	status    func(context.Context, *api.Client) (*api.RekeyStatusResponse, error)
+	begin     func(context.Context, *api.Client, *api.RekeyInitRequest) (*api.RekeyStatusResponse, error)
+	cancel    func(context.Context, *api.Client, string) error
+	verifying func(context.Context, *api.Client) (*api.RekeyVerificationStatusResponse, error)
+	restart   func(context.Context, *api.Client) error // of the verification
+	fetch     func(context.Context, *api.Client) (*api.RekeyRetrieveResponse, error)
+	remove    func(context.Context, *api.Client) error
 }
 
 var (
-	unsealKey = &shareKind{
-		noun: "unseal key", backup: "sys/rekey/backup",
-		status: (*api.Sys).RekeyStatusWithContext, begin: (*api.Sys).RekeyInitWithContext, cancel: (*api.Sys).RekeyCancelWithContextWithNonce,
-		verifying: (*api.Sys).RekeyVerificationStatusWithContext, restart: (*api.Sys).RekeyVerificationCancelWithContext,
-		fetch: (*api.Sys).RekeyRetrieveBackupWithContext, remove: (*api.Sys).RekeyDeleteBackupWithContext,
-	}
-	recoveryKey = &shareKind{
-		noun: "recovery key", flag: " -target=recovery", backup: "sys/rekey/recovery-key-backup",
-		status: (*api.Sys).RekeyRecoveryKeyStatusWithContext, begin: (*api.Sys).RekeyRecoveryKeyInitWithContext, cancel: (*api.Sys).RekeyRecoveryKeyCancelWithContextWithNonce,
-		verifying: (*api.Sys).RekeyRecoveryKeyVerificationStatusWithContext, restart: (*api.Sys).RekeyRecoveryKeyVerificationCancelWithContext,
-		fetch: (*api.Sys).RekeyRetrieveRecoveryBackupWithContext, remove: (*api.Sys).RekeyDeleteRecoveryBackupWithContext,
-	}
+	unsealKey = &shareKind{noun: "unseal key", rotate: rotating("sys/rotate/root"), vault: &calls{
+		command: "vault operator rekey", backup: "sys/rekey/backup", needs: map[string][]string{"sys/rekey/backup": {"read", "delete"}},
+		status: func(ctx context.Context, c *api.Client) (*api.RekeyStatusResponse, error) {
+			return c.Sys().RekeyStatusWithContext(ctx)
+		},
+		begin: func(ctx context.Context, c *api.Client, r *api.RekeyInitRequest) (*api.RekeyStatusResponse, error) {
+			return c.Sys().RekeyInitWithContext(ctx, r)
+		},
+		cancel: func(ctx context.Context, c *api.Client, nonce string) error {
+			return c.Sys().RekeyCancelWithContextWithNonce(ctx, nonce)
+		},
+		verifying: func(ctx context.Context, c *api.Client) (*api.RekeyVerificationStatusResponse, error) {
+			return c.Sys().RekeyVerificationStatusWithContext(ctx)
+		},
+		restart: func(ctx context.Context, c *api.Client) error {
+			return c.Sys().RekeyVerificationCancelWithContext(ctx)
+		},
+		fetch: func(ctx context.Context, c *api.Client) (*api.RekeyRetrieveResponse, error) {
+			return c.Sys().RekeyRetrieveBackupWithContext(ctx)
+		},
+		remove: func(ctx context.Context, c *api.Client) error { return c.Sys().RekeyDeleteBackupWithContext(ctx) },
+	}}
+	recoveryKey = &shareKind{noun: "recovery key", flag: " -target=recovery", rotate: rotating("sys/rotate/recovery"), vault: &calls{
+		command: "vault operator rekey", backup: "sys/rekey/recovery-key-backup", needs: map[string][]string{"sys/rekey/recovery-key-backup": {"read", "delete"}},
+		status: func(ctx context.Context, c *api.Client) (*api.RekeyStatusResponse, error) {
+			return c.Sys().RekeyRecoveryKeyStatusWithContext(ctx)
+		},
+		begin: func(ctx context.Context, c *api.Client, r *api.RekeyInitRequest) (*api.RekeyStatusResponse, error) {
+			return c.Sys().RekeyRecoveryKeyInitWithContext(ctx, r)
+		},
+		cancel: func(ctx context.Context, c *api.Client, nonce string) error {
+			return c.Sys().RekeyRecoveryKeyCancelWithContextWithNonce(ctx, nonce)
+		},
+		verifying: func(ctx context.Context, c *api.Client) (*api.RekeyVerificationStatusResponse, error) {
+			return c.Sys().RekeyRecoveryKeyVerificationStatusWithContext(ctx)
+		},
+		restart: func(ctx context.Context, c *api.Client) error {
+			return c.Sys().RekeyRecoveryKeyVerificationCancelWithContext(ctx)
+		},
+		fetch: func(ctx context.Context, c *api.Client) (*api.RekeyRetrieveResponse, error) {
+			return c.Sys().RekeyRetrieveRecoveryBackupWithContext(ctx)
+		},
+		remove: func(ctx context.Context, c *api.Client) error {
+			return c.Sys().RekeyDeleteRecoveryBackupWithContext(ctx)
+		},
+	}}
 )
 
-// sys asks one server after the other until one answers.
-func sys(ctx context.Context, c *vaultapi.Client, doing string, call func(*api.Sys, context.Context) error) error {
+// rotating are the paths of OpenBao from 2.4 on, all of which want a token.
+func rotating(base string) *calls {
+	begun, verify, backup := base+"/init", base+"/verify", base+"/backup"
+	read := func(ctx context.Context, c *api.Client, path string, into any) error {
+		answer, err := c.Logical().ReadWithContext(ctx, path)
+		return decoded(answer, err, into)
+	}
+	return &calls{
+		command: "bao operator rotate-keys", backup: backup,
+		needs: map[string][]string{begun: {"read", "update", "delete"}, verify: {"read", "delete"}, backup: {"read", "delete"}},
+		status: func(ctx context.Context, c *api.Client) (out *api.RekeyStatusResponse, err error) {
+			out = &api.RekeyStatusResponse{}
+			return out, read(ctx, c, begun, out)
+		},
+		begin: func(ctx context.Context, c *api.Client, r *api.RekeyInitRequest) (*api.RekeyStatusResponse, error) {
+			out := &api.RekeyStatusResponse{}
+			answer, err := c.Logical().WriteWithContext(ctx, begun, map[string]any{"secret_shares": r.SecretShares, "secret_threshold": r.SecretThreshold,
+				"pgp_keys": r.PGPKeys, "backup": r.Backup, "require_verification": r.RequireVerification})
+			return out, decoded(answer, err, out)
+		},
+		cancel: func(ctx context.Context, c *api.Client, nonce string) error {
+			_, err := c.Logical().DeleteWithDataWithContext(ctx, begun, map[string][]string{"nonce": {nonce}})
+			return err
+		},
+		verifying: func(ctx context.Context, c *api.Client) (out *api.RekeyVerificationStatusResponse, err error) {
+			out = &api.RekeyVerificationStatusResponse{}
+			return out, read(ctx, c, verify, out)
+		},
+		restart: func(ctx context.Context, c *api.Client) error {
+			_, err := c.Logical().DeleteWithContext(ctx, verify)
+			return err
+		},
+		fetch: func(ctx context.Context, c *api.Client) (out *api.RekeyRetrieveResponse, err error) {
+			out = &api.RekeyRetrieveResponse{}
+			return out, read(ctx, c, backup, out)
+		},
+		remove: func(ctx context.Context, c *api.Client) error {
+			_, err := c.Logical().DeleteWithContext(ctx, backup)
+			return err
+		},
+	}
+}
+
+// decoded reads the data of an answer.
+func decoded(answer *api.Secret, err error, into any) error {
+	if err != nil {
+		return err
+	}
+	if answer == nil {
+		return errors.New("the answer is empty")
+	}
+	b, err := json.Marshal(answer.Data)
+	if err == nil {
+		err = json.Unmarshal(b, into)
+	}
+	if err != nil {
+		return errors.New("the answer cannot be read")
+	}
+	return nil
+}
+
+// ask asks one server after the other until one answers.
+func ask(ctx context.Context, c *vaultapi.Client, doing string, call func(context.Context, *api.Client) error) error {
 	return remote.InTurn(ctx, c.Servers, func(s vaultapi.Server) error {
 		ctx, cancel := context.WithTimeout(ctx, c.Timeout)
 		defer cancel()
-		return c.Wrap(s.URL, doing, call(s.API.Sys(), ctx))
+		return c.Wrap(s.URL, doing, call(ctx, s.API))
 	})
+}
+
+// how finds out by what paths the servers are asked. It is not guessed from their version: OpenBao
+// has those of Vault, too, unless they are switched off, which they are from 2.5 on.
+func (s *Seal) how(ctx context.Context, c *vaultapi.Client) (*calls, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.found != nil {
+		return s.found, nil
+	}
+	found := s.kind.vault
+	err := ask(ctx, c, "asking for a rekey under way", func(ctx context.Context, c *api.Client) error {
+		_, err := s.kind.vault.status(ctx, c)
+		if said := vaultapi.Answered(err); said != nil && (said.Status == http.StatusNotFound || said.Status == http.StatusMethodNotAllowed) {
+			found, err = s.kind.rotate, nil
+		} else if said != nil && said.Status == http.StatusBadRequest {
+			err = nil // it has the path, and no such key
+		}
+		return err
+	})
+	if err == nil {
+		s.found = found
+	}
+	return found, err
 }
 
 // A rekey is what Vault says of the one that is under way.
@@ -63,9 +190,12 @@ func (r rekey) made() bool { return r.Started && r.VerificationNonce != "" }
 
 // rekeying asks what is under way.
 func (s *Seal) rekeying(ctx context.Context, c *vaultapi.Client) (out rekey, err error) {
-	doing := "asking for a rekey under way"
-	err = sys(ctx, c, doing, func(sys *api.Sys, ctx context.Context) error {
-		is, err := s.kind.status(sys, ctx)
+	how, err := s.how(ctx, c)
+	if err != nil {
+		return out, err
+	}
+	err = ask(ctx, c, "asking for a rekey under way", func(ctx context.Context, c *api.Client) error {
+		is, err := how.status(ctx, c)
 		if err != nil {
 			return err
 		}
@@ -73,7 +203,7 @@ func (s *Seal) rekeying(ctx context.Context, c *vaultapi.Client) (out rekey, err
 		if !out.made() {
 			return nil
 		}
-		verify, err := s.kind.verifying(sys, ctx)
+		verify, err := how.verifying(ctx, c)
 		if said := vaultapi.Answered(err); said != nil && said.Status == http.StatusBadRequest {
 			out = rekey{} // it came to its end in between
 			return nil
@@ -104,8 +234,12 @@ func (s *Seal) matches(r rekey, trial bool) bool {
 // begin asks for a rekey. An answer that was lost is looked for: nothing was under way before.
 func (s *Seal) begin(ctx context.Context, c *vaultapi.Client, trial bool) (rekey, error) {
 	var is rekey
-	err := sys(ctx, c, "beginning a rekey", func(sys *api.Sys, ctx context.Context) error {
-		got, err := s.kind.begin(sys, ctx, s.request(trial))
+	how, err := s.how(ctx, c)
+	if err != nil {
+		return is, err
+	}
+	err = ask(ctx, c, "beginning a rekey", func(ctx context.Context, c *api.Client) error {
+		got, err := how.begin(ctx, c, s.request(trial))
 		if err == nil {
 			is = rekey{RekeyStatusResponse: *got}
 		}
@@ -132,19 +266,26 @@ func (s *Seal) giveUp(ctx context.Context, c *vaultapi.Client, nonce string) err
 	if err != nil || !is.Started || is.Nonce != nonce {
 		return err
 	}
+	how, err := s.how(ctx, c)
+	if err != nil {
+		return err
+	}
 	if is.made() {
-		err := sys(ctx, c, "forgetting the new shares that were presented", func(sys *api.Sys, ctx context.Context) error { return s.kind.restart(sys, ctx) })
-		if err != nil {
+		if err := ask(ctx, c, "forgetting the new shares that were presented", how.restart); err != nil {
 			return err
 		}
 	}
-	return sys(ctx, c, "cancelling the rekey", func(sys *api.Sys, ctx context.Context) error { return s.kind.cancel(sys, ctx, nonce) })
+	return ask(ctx, c, "cancelling the rekey", func(ctx context.Context, c *api.Client) error { return how.cancel(ctx, c, nonce) })
 }
 
 // kept returns the encrypted shares that Vault keeps; nil if there are none.
 func (s *Seal) kept(ctx context.Context, c *vaultapi.Client) (out *api.RekeyRetrieveResponse, err error) {
-	err = sys(ctx, c, "asking for the encrypted shares", func(sys *api.Sys, ctx context.Context) (err error) {
-		out, err = s.kind.fetch(sys, ctx)
+	how, err := s.how(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	err = ask(ctx, c, "asking for the encrypted shares", func(ctx context.Context, c *api.Client) (err error) {
+		out, err = how.fetch(ctx, c)
 		if said := vaultapi.Answered(err); said != nil && (said.Status == http.StatusNotFound || said.Status == http.StatusBadRequest) {
 			out, err = nil, nil
 		}
@@ -159,5 +300,9 @@ func (s *Seal) forget(ctx context.Context, c *vaultapi.Client, nonce string) err
 	if err != nil || kept == nil || kept.Nonce != nonce {
 		return err
 	}
-	return sys(ctx, c, "removing the encrypted shares", func(sys *api.Sys, ctx context.Context) error { return s.kind.remove(sys, ctx) })
+	how, err := s.how(ctx, c)
+	if err != nil {
+		return err
+	}
+	return ask(ctx, c, "removing the encrypted shares", how.remove)
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/vault/api"
@@ -29,6 +30,9 @@ type Seal struct {
 	kind     *shareKind
 	holders  []holder
 	options  Options
+
+	mu    sync.Mutex
+	found *calls
 }
 
 // The interfaces that a Seal fulfils.
@@ -127,10 +131,21 @@ func (s *Seal) End(_ context.Context, v rotation.Version, _ rotation.Why) error 
 // ProbeSpec implements [rotation.Backend]. Nobody but the holders can try a share.
 func (s *Seal) ProbeSpec(rotation.Version) rotation.ProbeSpec { return rotation.ProbeSpec{} }
 
+// command is what holders run, once it is known how the servers are asked.
+func (s *Seal) command() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	how := s.found
+	if how == nil {
+		how = s.kind.vault
+	}
+	return how.command + s.kind.flag
+}
+
 // sealStatus asks how Vault is sealed.
 func (s *Seal) sealStatus(ctx context.Context, c *vaultapi.Client) (is *api.SealStatusResponse, err error) {
-	err = sys(ctx, c, "asking how it is sealed", func(sys *api.Sys, ctx context.Context) (err error) {
-		is, err = sys.SealStatusWithContext(ctx)
+	err = ask(ctx, c, "asking how it is sealed", func(ctx context.Context, c *api.Client) (err error) {
+		is, err = c.Sys().SealStatusWithContext(ctx)
 		return err
 	})
 	return is, err
@@ -161,14 +176,18 @@ func (s *Seal) Preflight(ctx context.Context, cred rotation.Credential) error {
 	if err := c.Ready(ctx); err != nil {
 		return err
 	}
-	if err := c.Rights(ctx, map[string][]string{s.kind.backup: {"read", "delete"}}); err != nil {
-		return err
-	}
 	is, err := s.sealStatus(ctx, c)
 	if err == nil {
 		err = s.fits(is)
 	}
 	if err != nil {
+		return err
+	}
+	how, err := s.how(ctx, c)
+	if err != nil {
+		return err
+	}
+	if err := c.Rights(ctx, how.needs); err != nil {
 		return err
 	}
 	return s.alone(ctx, c, cred)
@@ -188,14 +207,14 @@ func (s *Seal) alone(ctx context.Context, c *vaultapi.Client, cred rotation.Cred
 		return err
 	}
 	if kept != nil && !s.isOurs(cred, kept.Nonce) {
-		return refused("when every holder has fetched them: vault operator rekey -backup-delete"+s.kind.flag,
+		return refused("when every holder has fetched them: "+s.command()+" -backup-delete",
 			"Vault keeps encrypted shares of another rekey (%s), which the next one would overwrite", kept.Nonce)
 	}
 	return nil
 }
 
 func (s *Seal) foreign(r rekey) error {
-	return refused("let it come to its end, or cancel it: vault operator rekey -cancel -nonce="+r.Nonce+s.kind.flag,
+	return refused("let it come to its end, or cancel it: "+s.command()+" -cancel -nonce="+r.Nonce,
 		"somebody else makes the %s anew: %d of %d shares presented, nonce %s", s.kind.noun, r.Progress, r.Required, r.Nonce)
 }
 
@@ -244,7 +263,7 @@ func (s *Seal) InForce(ctx context.Context, v rotation.Version) (string, error) 
 func (s *Seal) Warnings(context.Context, string) ([]string, error) {
 	out := []string{"take a snapshot before the cutover, and another one after it: a snapshot is opened by the shares of its own time"}
 	if s.shares.Deliver == "" {
-		out = append(out, "holders fetch their encrypted shares from Vault themselves, for which they need a token that may read "+s.kind.backup+"; or write deliver: FOLDER")
+		out = append(out, "holders fetch their encrypted shares from Vault themselves, for which they need a token that may read "+s.kind.vault.backup+" (of OpenBao "+s.kind.rotate.backup+"); or write deliver: FOLDER")
 	}
 	return out, nil
 }

@@ -217,7 +217,7 @@ func (s *Seal) oldShares(ctx context.Context, c *vaultapi.Client, cred rotation.
 			return true, rotation.Result{}, nil
 		}
 		r := rotation.Result{Outcome: rotation.Waiting, For: fmt.Sprintf("holders of the old %s: %d of %d shares presented%s", s.kind.noun, under.Progress, under.Required, refusedWords(seen > under.Progress)),
-			Hint: "each runs: vault operator rekey" + s.kind.flag + " -nonce=" + under.Nonce}
+			Hint: "each runs: " + s.command() + " -nonce=" + under.Nonce}
 		seen = max(seen, under.Progress)
 		return false, r, nil
 	})
@@ -243,7 +243,7 @@ func (s *Seal) newShares(ctx context.Context, c *vaultapi.Client, cred rotation.
 			return true, rotation.Result{}, nil
 		}
 		r := rotation.Result{Outcome: rotation.Waiting, For: fmt.Sprintf("holders of the new %s: %d of %d shares presented, of which the last is the switch%s", s.kind.noun, under.verify.Progress, under.verify.T, refusedWords(seen > under.verify.Progress)),
-			Hint: "each decrypts theirs (" + s.fetching() + ") and runs: vault operator rekey" + s.kind.flag + " -verify -nonce=" + under.verify.Nonce}
+			Hint: "each decrypts theirs (" + s.fetching() + ") and runs: " + s.command() + " -verify -nonce=" + under.verify.Nonce}
 		seen = max(seen, under.verify.Progress)
 		return false, r, nil
 	})
@@ -254,7 +254,7 @@ func (s *Seal) fetching() string {
 	if s.shares.Deliver != "" {
 		return "gpg --decrypt FILE, from " + s.shares.Deliver
 	}
-	return "vault operator rekey" + s.kind.flag + " -backup-retrieve, then base64 --decode | gpg --decrypt"
+	return s.command() + " -backup-retrieve, then base64 --decode | gpg --decrypt"
 }
 
 // confirm has the new shares tried, which must be taken.
@@ -326,7 +326,7 @@ func (s *Seal) try(ctx context.Context, c *vaultapi.Client, cred rotation.Creden
 			return true, rotation.Result{}, nil
 		}
 		return false, rotation.Result{Outcome: rotation.Waiting, For: s.trialWords(which, under, is.Refused > 0),
-			Hint: "each runs: vault operator rekey" + s.kind.flag + " -nonce=" + is.Nonce}, nil
+			Hint: "each runs: " + s.command() + " -nonce=" + is.Nonce}, nil
 	})
 	if err == nil && r.Outcome != rotation.Waiting {
 		if err = s.giveUp(ctx, c, is.Nonce); err == nil {
