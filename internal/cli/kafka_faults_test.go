@@ -53,7 +53,7 @@ func TestBrokerCannotAnswer(t *testing.T) {
 	}
 	p := c.status()
 	c.versions(p.Current)
-	c.principals(p.Current)
+	c.left(p.Current)
 	c.ok("audit", "verify")
 }
 

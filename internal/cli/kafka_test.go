@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -12,7 +13,6 @@ import (
 	"time"
 
 	"github.com/docker/docker/api/types/swarm"
-	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/keyturn/keyturn/internal/secret"
@@ -26,10 +26,11 @@ type kafkaShop struct {
 	old     string   // the password that was given by hand
 	rules   []string // what its user may do
 	section string   // of the configuration
+	one     bool     // its versions take the mechanisms of one principal in turn
 }
 
 // newKafkaShop makes an administrator, a topic, and a user for services, by hand.
-func newKafkaShop(t *testing.T, k *testserver.Kafka) *kafkaShop {
+func newKafkaShop(t testing.TB, k *testserver.Kafka) *kafkaShop {
 	t.Helper()
 	dir := t.TempDir()
 	name := fmt.Sprintf("topic%d", serial.Add(1))
@@ -50,11 +51,28 @@ func newKafkaShop(t *testing.T, k *testserver.Kafka) *kafkaShop {
 	return c
 }
 
+// onePrincipal has versions take the mechanisms of the user in turn.
+func (c *kafkaShop) onePrincipal() *kafkaShop {
+	was := fmt.Sprintf("principals: [%[1]s-a, %[1]s-b, %[1]s-c], adopt: %[1]s", c.name)
+	c.one, c.section = true, strings.Replace(c.section, was, "principal: "+c.name+", accept-live-connections: true", 1)
+	return c
+}
+
+// turning is the public field that changes with each version, and the variable that has it.
+func (c *kafkaShop) turning() (field, variable string) {
+	if c.one {
+		return "mechanism", "KAFKA_SASL_MECHANISM"
+	}
+	return "username", "KAFKA_USERNAME"
+}
+
 func kafkaPassword() string { return string(secret.Generate().Reveal()) }
 
-// onSwarm deploys a service that produces, and one that consumes, all the time.
-func (c *kafkaShop) onSwarm() *stack {
+// onSwarm deploys a service that produces, and one that consumes, all the time. More is a line
+// of the credential in the configuration, or "".
+func (c *kafkaShop) onSwarm(more string, options ...stackOption) *stack {
 	c.t.Helper()
+	field, variable := c.turning()
 	engine := stackEngine(c.t)
 	k := &stack{shop: c.shop, engine: engine, client: engine.Client(), service: c.name + "_app", secret: c.name + "_kafka_password", load: filepath.Join(filepath.Dir(c.config), "load")}
 	k.must(os.Mkdir(k.load, 0o777))
@@ -66,21 +84,26 @@ credentials:
   %[4]s:
     %[5]s
     services:
-      %[4]s_app: {file: {KAFKA_PASSWORD_FILE: password}, env: {KAFKA_USERNAME: username}}
-      %[6]s: {file: {KAFKA_PASSWORD_FILE: password}, env: {KAFKA_USERNAME: username}}
+      %[4]s_app: {file: {KAFKA_PASSWORD_FILE: password}, env: {%[7]s: %[8]s}}
+      %[6]s: {file: {KAFKA_PASSWORD_FILE: password}, env: {%[7]s: %[8]s}}
     secrets: {password: %[4]s_kafka_password}
     minimum-age: 0s
     overlap: 1s
     rollout: {monitor: 2s, health-timeout: 60s, timeout: 240s}
-`, k.journal, engine.Host(), probeImage, k.name, c.section, reader)), 0o600))
+    %[9]s
+`, k.journal, engine.Host(), probeImage, k.name, c.section, reader, variable, field, more)), 0o600))
 	ref, err := engine.CreateSecret(c.t.Context(), k.secret, []byte(c.old+"\n"))
 	k.must(err)
 	ref.File.Name, ref.File.Mode = "kafka_password", 0o400
 	env := []string{"KAFKA_BROKERS=" + strings.Join(c.k.Addresses(), ","), "KAFKA_USERNAME=" + c.name, "KAFKA_PASSWORD_FILE=/run/secrets/kafka_password",
 		"KAFKA_CA_FILE=/ca.pem", "LOAD_TOPIC=" + c.name, "LOAD_EVERY=200ms", "LOAD_TELL=/load/told"}
-	k.serve(k.specOf(ref, c.k.CAFile(), env...))
-	consumer := k.specOf(ref, c.k.CAFile(), append(env, "LOAD_GROUP="+c.name)...)
+	producer, consumer := k.specOf(ref, c.k.CAFile(), env...), k.specOf(ref, c.k.CAFile(), append(env, "LOAD_GROUP="+c.name)...)
 	consumer.Name = reader
+	for _, o := range options {
+		o(&producer)
+		o(&consumer)
+	}
+	k.serve(producer)
 	id, err := engine.CreateService(c.t.Context(), consumer)
 	k.must(err)
 	k.t.Cleanup(func() { k.must(engine.RemoveService(context.Background(), id)) })
@@ -127,6 +150,40 @@ func (k *stack) noneLost() {
 	k.t.Logf("%d records were produced, each consumed once", len(produced))
 }
 
+// left checks what is left of all versions but the current one: nothing that works.
+func (c *kafkaShop) left(current int) {
+	c.t.Helper()
+	if c.one {
+		c.mechanisms(current)
+	} else {
+		c.principals(current)
+	}
+}
+
+// mechanisms checks that the principal has a credential of a version by one mechanism, and by the other
+// one that nobody has the value of, and is otherwise as it was.
+func (c *kafkaShop) mechanisms(current int) {
+	c.t.Helper()
+	alive := 0
+	for _, mechanism := range []string{"SCRAM-SHA-256", "SCRAM-SHA-512"} {
+		iterations := int(c.k.IterationsBy(c.t, mechanism, c.name))
+		switch {
+		case iterations == 8192+current:
+			alive++
+		case iterations <= 12288 || iterations > 12288+current:
+			c.t.Errorf("%s has a credential for %s of %d iterations, want none that works", c.name, mechanism, iterations)
+		}
+	}
+	if alive != 1 {
+		c.t.Errorf("%d mechanisms have a credential of version %d, want 1", alive, current)
+	}
+	if rules, quotas := c.k.Rules(c.t, c.name), fmt.Sprint(c.k.Quotas(c.t, c.name)); !slices.Equal(rules, c.rules) || quotas != kafkaQuotas {
+		c.t.Errorf("%s may %q, with quotas %q, want what it could", c.name, rules, quotas)
+	}
+}
+
+const kafkaQuotas = "[producer_byte_rate=1e+09]"
+
 // principals checks that one principal works, for a version, with the rights of the adopted one,
 // and that nobody has the value of another one, which is denied everything.
 func (c *kafkaShop) principals(current int) {
@@ -144,7 +201,7 @@ func (c *kafkaShop) principals(current int) {
 		}
 		switch {
 		case iterations == 8192+current:
-			if alive++; len(denied) > 0 || !slices.Equal(own, c.rules) || fmt.Sprint(c.k.Quotas(c.t, user)) != "[producer_byte_rate=1e+09]" {
+			if alive++; len(denied) > 0 || !slices.Equal(own, c.rules) || fmt.Sprint(c.k.Quotas(c.t, user)) != kafkaQuotas {
 				c.t.Errorf("%s may %q, with quotas %q, want what %s could", user, rules, c.k.Quotas(c.t, user), c.name)
 			}
 		case iterations > 12288 && iterations <= 12288+current:
@@ -160,18 +217,34 @@ func (c *kafkaShop) principals(current int) {
 	}
 }
 
-// TestKafkaOnSwarm rotates a credential twice, phase by phase and in one go, while one service
-// produces and another one consumes, and once back: nothing fails, no record is lost or
-// doubled, the old principals are refused, and no value is seen anywhere.
+// TestKafkaOnSwarm rotates a credential by principals, see twiceAndBack.
 func TestKafkaOnSwarm(t *testing.T) {
 	journey(t)
 	t.Parallel()
 	c := newKafkaShop(t, testserver.NewKafka(t, 3))
-	k := c.onSwarm()
+	c.twiceAndBack("-a", "connections.max.reauth.ms is not set for SCRAM-SHA-512 on 127.0.0.1:")
+	c.silent("SCRAM-SHA-512")
+}
+
+// TestKafkaMechanismsOnSwarm rotates the password of one principal, see twiceAndBack.
+func TestKafkaMechanismsOnSwarm(t *testing.T) {
+	journey(t)
+	t.Parallel()
+	c := newKafkaShop(t, testserver.NewKafka(t, 1)).onePrincipal()
+	c.twiceAndBack(" SCRAM-SHA-256", "connections.max.reauth.ms is not set on 127.0.0.1:")
+	c.silent("SCRAM-SHA-256", "SCRAM-SHA-512")
+}
+
+// twiceAndBack rotates twice, phase by phase and in one go, while one service produces and another
+// one consumes, and once back: nothing fails, no record is lost or doubled, and what was ended is
+// refused. The plan names what comes next, and warns.
+func (c *kafkaShop) twiceAndBack(next, warns string) {
+	c.t.Helper()
+	k := c.onSwarm("")
 	k.ok("doctor")
 	k.ok("adopt", k.name)
-	if plan := k.ok("plan", k.name); !strings.Contains(plan, "connections.max.reauth.ms is not set for SCRAM-SHA-512 on 127.0.0.1:") || !strings.Contains(plan, c.name+"-a") {
-		t.Errorf("the plan does not name the next principal, and that connections last for ever:\n%s", plan)
+	if plan := k.ok("plan", k.name); !strings.Contains(plan, warns) || !strings.Contains(plan, c.name+next) {
+		c.t.Errorf("the plan does not name the next one, and that connections last for ever:\n%s", plan)
 	}
 	k.ok("prepare", k.name)
 	k.ok("validate", k.name)
@@ -181,97 +254,66 @@ func TestKafkaOnSwarm(t *testing.T) {
 		k.ok("-v", "rotate", k.name)
 		time.Sleep(time.Second) // the overlap
 		k.ok("-v", "cleanup", k.name)
-		c.principals(version)
-		told, err := os.ReadFile(filepath.Join(k.load, "told"))
-		k.must(err)
-		k.secrets = append(k.secrets, strings.Fields(string(told))...)
+		c.left(version)
+		c.told(k)
 		k.done(version)
 	}
 	k.ok("check")
 	k.noneFailed()
 	k.noneLost()
-	for i := range 3 {
-		log, err := os.ReadFile(c.k.LogFile(i))
-		k.must(err)
-		if !strings.Contains(string(log), "SCRAM-SHA-512") || !strings.Contains(string(log), "TRACE") {
-			t.Errorf("the log of broker %d says nothing of logins: is it at TRACE?", i+1)
-		}
-		k.clean(string(log))
-	}
 }
 
-// inDirectory lets a service read the credential from a directory.
-func (c *kafkaShop) inDirectory() {
+// told keeps the passwords that services had, to look for them elsewhere.
+func (c *kafkaShop) told(k *stack) {
 	c.t.Helper()
-	home := filepath.Join(c.root, c.name, "initial")
-	c.must(os.MkdirAll(home, 0o755))
-	c.must(os.WriteFile(filepath.Join(home, "password"), []byte(c.old), 0o400))
-	c.must(os.WriteFile(filepath.Join(home, "username"), []byte(c.name), 0o400))
-	c.must(os.Symlink("initial", filepath.Join(c.root, c.name, "current")))
-	c.must(os.WriteFile(c.config, []byte(fmt.Sprintf(`version: 1
-journal: file:%s
-directory: {path: %s}
-credentials:
-  %s:
-    %s
-    services:
-      app: {path: {/run/secrets/password: password, /run/secrets/username: username}}
-    minimum-age: 0s
-    overlap: 1s
-`, c.journal, c.root, c.name, c.section)), 0o600))
+	told, err := os.ReadFile(filepath.Join(k.load, "told"))
+	k.must(err)
+	k.secrets = append(k.secrets, strings.Fields(string(told))...)
 }
 
-// uses produces with what the directory holds, on a new connection each time, until it is told
-// to stop; it returns how often, and what failed.
-func (c *kafkaShop) uses() (stop func() (tried int, failures []string)) {
-	return again(200*time.Millisecond, func() (bool, error) {
-		dir, err := filepath.EvalSymlinks(filepath.Join(c.root, c.name, "current"))
-		if err != nil {
-			return true, err
-		}
-		user, err := os.ReadFile(filepath.Join(dir, "username"))
-		if err != nil {
-			return true, err
-		}
-		password, err := os.ReadFile(filepath.Join(dir, "password"))
-		if err != nil {
-			return true, err
-		}
-		client := c.k.Client(c.t, string(user), string(password), kgo.ProducerLinger(0))
-		defer client.Close()
-		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
-		defer cancel()
-		return true, client.ProduceSync(ctx, &kgo.Record{Topic: c.name, Value: []byte("x")}).FirstErr()
-	})
-}
-
-// TestCrashKafka kills keyturn before and after every record and every effect of a rotation, and
-// lets it go on: nothing fails, and one principal works. Without KEYTURN_CRASH=all it is
-// a few of these points.
-func TestCrashKafka(t *testing.T) {
-	t.Parallel()
-	kafka := servers.kafka.Get(t)
-	run := func(t *testing.T, at int) result {
-		if at > 0 {
-			t.Parallel()
-		}
-		c := newKafkaShop(t, kafka)
-		c.inDirectory()
-		c.ok("adopt", c.name)
-		stop := c.uses()
-		r := c.killedAt(at, stop)
-		p := c.status()
-		c.principals(p.Current)
-		client := kafka.Client(t, c.name, c.old)
-		defer client.Close()
-		if err := client.Ping(t.Context()); err == nil || !strings.Contains(err.Error(), "SASL_AUTHENTICATION_FAILED") {
-			t.Errorf("the old user logs in, and the answer is %v", err)
-		}
-		journal, err := os.ReadFile(c.journal)
+// silent checks that no broker's log, which has every request, holds a value.
+func (c *kafkaShop) silent(mechanisms ...string) {
+	c.t.Helper()
+	for i := range c.k.Addresses() {
+		log, err := os.ReadFile(c.k.LogFile(i))
 		c.must(err)
-		c.secrets = append(c.secrets, c.values()...)
-		c.clean(string(journal))
-		return r
+		for _, word := range append(mechanisms, "TRACE") {
+			if !strings.Contains(string(log), word) {
+				c.t.Errorf("the log of broker %d says nothing of %s: is it at TRACE?", i+1, word)
+			}
+		}
+		c.clean(string(log))
 	}
-	everyCrash(t, oneOfEight, run)
+}
+
+// TestKafkaThroughSwarm rotates where only the overlay network reaches the brokers, of which each is
+// asked by the name that it advertises, killed in the middle and once without: nothing fails, no record
+// is lost or doubled, and no relay is left.
+func TestKafkaThroughSwarm(t *testing.T) {
+	journey(t)
+	t.Parallel()
+	o, host := newOverlay(t)
+	c := newKafkaShop(t, testserver.NewKafkaIn(t, o.netns, host, 3))
+	k := c.onSwarm("through: swarm", func(s *swarm.ServiceSpec) {
+		s.TaskTemplate.Networks = []swarm.NetworkAttachmentConfig{{Target: o.network}}
+		s.EndpointSpec = &swarm.EndpointSpec{Mode: swarm.ResolutionModeDNSRR}
+	})
+	if _, err := net.LookupHost(host); err == nil {
+		t.Fatalf("%s leads somewhere from here: nothing would show that the relay is taken", host)
+	}
+	k.ok("adopt", k.name)
+	k.ok("plan", k.name)
+	k.ok("rotate", "--wait", k.name)
+	c.left(2)
+	k.done(2)
+	k.dieIn("after effect: prepare arm")
+	k.ok("rotate", "--wait", k.name)
+	current := k.status().Current
+	c.left(current)
+	c.told(k)
+	k.done(current)
+	k.noneFailed()
+	k.noneLost()
+	k.noRelay()
+	c.silent("SCRAM-SHA-512")
 }

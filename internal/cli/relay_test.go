@@ -44,8 +44,8 @@ func newOverlay(t testing.TB) (o overlaid, host string) {
 	defer cancel()
 	k.buildRunner(ctx)
 	made := k.overlay(k.name)
-	host = k.name + "_db"
-	_, err := k.engine.CreateService(ctx, swarm.ServiceSpec{
+	host = k.name + "-db" // Java takes no underscore in the name of a server
+	id, err := k.engine.CreateService(ctx, swarm.ServiceSpec{
 		Annotations: swarm.Annotations{Name: host},
 		TaskTemplate: swarm.TaskSpec{
 			ContainerSpec: &swarm.ContainerSpec{Image: runnerImage, Command: []string{"sleep", "100000"}},
@@ -54,7 +54,7 @@ func newOverlay(t testing.TB) (o overlaid, host string) {
 		EndpointSpec: &swarm.EndpointSpec{Mode: swarm.ResolutionModeDNSRR},
 	})
 	k.must(err)
-	t.Cleanup(k.remove)
+	t.Cleanup(func() { k.must(k.engine.RemoveService(context.Background(), id)) })
 	tasks, err := k.engine.WaitTasks(ctx, host, swarm.TaskStateRunning, 1)
 	k.must(err)
 	info, err := k.client.ContainerInspect(ctx, tasks[0].Status.ContainerStatus.ContainerID)

@@ -149,6 +149,13 @@ func (k *Kafka) Start(i int) error {
 		return err
 	}
 	args := append(append([]string{}, javaFlags...), k.flags...)
+	if k.netns != "" { // who connects is looked up by its address, and no name server is there
+		hosts := filepath.Join(b.dir, "hosts")
+		if err := os.WriteFile(hosts, []byte("127.0.0.1 localhost\n"), 0o644); err != nil {
+			return err
+		}
+		args = append(args, "-Djdk.net.hosts.file="+hosts)
+	}
 	cmd := exec.Command(java, append(args, "-Dlog4j2.configurationFile=file:"+filepath.Join(b.dir, "log4j2.properties"),
 		"-cp", filepath.Join(k.jars, "jars")+"/*", "kafka.Kafka", filepath.Join(b.dir, "server.properties"))...)
 	cmd.Dir, cmd.SysProcAttr = b.dir, &syscall.SysProcAttr{}

@@ -3,6 +3,7 @@ package kafka
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 
@@ -57,7 +58,11 @@ func wrap(address, doing string, err error) error {
 	case rotation.ClassOf(err) == rotation.Refused:
 		return err // an error of ours
 	case !answered:
-		return rotation.Errorf(rotation.Unknown, "is it running, and can it be reached from here?", "%s%s: %s", at, doing, remote.Cause(err))
+		hint := "is it running, and can it be reached from here?"
+		if strings.Contains(address, "_") {
+			hint += " Java refuses TLS to a name with an underscore: give the broker another one, such as an alias in the network"
+		}
+		return rotation.Errorf(rotation.Unknown, hint, "%s%s: %s", at, doing, remote.Cause(err))
 	case errors.Is(err, kerr.SaslAuthenticationFailed):
 		return rotation.Errorf(rotation.Refused, "is it the password of that user, for that mechanism?", "%s%s: the broker refuses the login: %w", at, doing, err)
 	case errors.Is(err, kerr.UnsupportedSaslMechanism):

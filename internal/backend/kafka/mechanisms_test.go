@@ -142,6 +142,7 @@ func TestOnePrincipalRefusals(t *testing.T) {
 	reads := fresh
 	reads.Public = map[string]string{"mechanism": "PLAIN"}
 	f.must(looks(none))
+	f.must(looks(live(""))) // which is to be made
 	f.must(adopts(fresh, of(f.name)))
 	f.must(looks(live(f.name+" "+sha256Name), of(f.name)))
 	f.must(adopts(f.version(1, rotation.Current), of(f.name), func(s *kafka.Settings) { s.Adopt = f.name }))

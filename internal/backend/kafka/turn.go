@@ -64,6 +64,9 @@ func (t *turn) slotOf(v rotation.Version) slot {
 func (t *turn) ours(c rotation.Credential) error {
 	one := t.slots[0].one
 	for _, v := range c.Live() {
+		if v.Identity == "" {
+			continue // it is to be made
+		}
 		if strings.Contains(v.Identity, " ") != one || one && !slices.Contains(t.slots, t.slotOf(v)) {
 			return refused("keep to what it was made by, or begin a credential of another name",
 				"version %d is %q, which is none of these settings' turn", v.Number, v.Identity)

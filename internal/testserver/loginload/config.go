@@ -45,7 +45,7 @@ func readConfig(getenv func(string) string) (config, error) {
 	}
 	if brokers := getenv("KAFKA_BROKERS"); brokers != "" {
 		c.caFile = getenv("KAFKA_CA_FILE")
-		c.kafka = &kafkaLoad{brokers: brokers, user: getenv("KAFKA_USERNAME"), passwordFile: getenv("KAFKA_PASSWORD_FILE"), topic: getenv("LOAD_TOPIC"), group: getenv("LOAD_GROUP"), tell: getenv("LOAD_TELL")}
+		c.kafka = &kafkaLoad{brokers: brokers, user: getenv("KAFKA_USERNAME"), passwordFile: getenv("KAFKA_PASSWORD_FILE"), mechanism: getenv("KAFKA_SASL_MECHANISM"), topic: getenv("LOAD_TOPIC"), group: getenv("LOAD_GROUP"), tell: getenv("LOAD_TELL")}
 	}
 	var err error
 	if c.tls, err = readTLS(getenv); err != nil {

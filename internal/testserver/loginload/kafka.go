@@ -21,6 +21,7 @@ import (
 // consumes.
 type kafkaLoad struct {
 	brokers, user, passwordFile, topic, group string
+	mechanism                                 string // SCRAM-SHA-256; anything else is SCRAM-SHA-512
 	tell                                      string // a file that passwords are added to
 
 	client  *kgo.Client
@@ -68,9 +69,13 @@ func (c config) openKafka() error {
 	}
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM(ca)
+	login := scram.Auth{User: k.user, Pass: password}.AsSha512Mechanism()
+	if k.mechanism == "SCRAM-SHA-256" {
+		login = scram.Auth{User: k.user, Pass: password}.AsSha256Mechanism()
+	}
 	name, kind := strings.ReplaceAll(c.task, "/", "_"), "produced"
 	opts := []kgo.Opt{kgo.SeedBrokers(strings.Split(k.brokers, ",")...), kgo.DialTLSConfig(&tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS13}),
-		kgo.SASL(scram.Auth{User: k.user, Pass: password}.AsSha512Mechanism()), kgo.ProducerLinger(0)}
+		kgo.SASL(login), kgo.ProducerLinger(0)}
 	if k.group != "" {
 		kind = "consumed"
 		opts = append(opts, kgo.ConsumerGroup(k.group), kgo.ConsumeTopics(k.topic), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),

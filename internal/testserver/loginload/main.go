@@ -22,8 +22,9 @@
 //	KAFKA_BROKERS            Kafka instead: records of a number that grows are produced
 //	                         to LOAD_TOPIC, or consumed from there as the group LOAD_GROUP,
 //	                         on one connection; as KAFKA_USERNAME with the password in
-//	                         KAFKA_PASSWORD_FILE (SCRAM-SHA-512) and the authority in
-//	                         KAFKA_CA_FILE. LOAD_DIR then holds the records, too
+//	                         KAFKA_PASSWORD_FILE, by KAFKA_SASL_MECHANISM (SCRAM-SHA-256;
+//	                         default: SCRAM-SHA-512), and the authority in KAFKA_CA_FILE.
+//	                         LOAD_DIR then holds the records, too
 //	LOAD_TELL                a file to which the password is added, for a test that
 //	                         looks for it elsewhere (Kafka)
 //	TLS_LISTEN               TLS instead: it serves the pair in TLS_CERT_FILE and TLS_KEY_FILE
