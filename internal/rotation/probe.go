@@ -52,6 +52,7 @@ type ProbeResult struct {
 	From      string           `json:"from,omitempty"` // where it ran
 
 	ran bool // some endpoint was tried; else the probe itself did not run
+	cut bool // from some place no endpoint accepted: the way from there may be at fault
 }
 
 // Summarize sets Answer and Reason from the endpoints.

@@ -3,6 +3,7 @@ package rotation
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 )
@@ -30,6 +31,7 @@ func (s *Standard) probe(ctx context.Context, v Version) ProbeResult {
 	var all ProbeResult
 	for i, r := range results {
 		all.ran = all.ran || len(r.Endpoints) > 0
+		all.cut = all.cut || !slices.ContainsFunc(r.Endpoints, func(e EndpointResult) bool { return e.Answer == Alive })
 		if len(r.Endpoints) == 0 {
 			all.Endpoints = append(all.Endpoints, EndpointResult{Endpoint: places[i].Service, Answer: r.Answer, Reason: r.Reason})
 			continue
@@ -121,8 +123,9 @@ func (s *Standard) lastOf(ctx context.Context, c Credential) Version {
 // it is refused or unfit while the current one is accepted the same way. What
 // cannot be told is not a failure, with one exception: if the administrator
 // reaches the backend, the probes ran where the services are, and neither
-// version was reached from there, the way is at fault, and taking the new
-// version back touches no service (unless it is mounted beside the old one).
+// version was accepted by any endpoint from there, the way is at fault, and taking
+// the new version back touches no service (unless it is mounted beside the old one).
+// Where some endpoints accept them, the others are down: that is waited for.
 func (s *Standard) validateProbe(ctx context.Context, c Credential) (Result, error) {
 	if t := s.Target.Traits(); t.Unprobeable || t.OneVersion { // putting is the cutover: it is nowhere yet
 		return Result{Evidence: map[string]any{"probe": "not provable: write-only"}}, nil
@@ -150,7 +153,7 @@ func (s *Standard) validateProbe(ctx context.Context, c Credential) (Result, err
 	}
 	_, err := s.Backend.Observe(ctx, next)
 	beside, _ := c.Open.happened(Beside, next.Number)
-	if err == nil && !beside && n.ran && l.Answer != Alive {
+	if err == nil && !beside && n.ran && n.cut && (last.Number == 0 || l.cut) {
 		return r, Errorf(Failed, "look at the networks of the services and the probe endpoints",
 			"neither version can be tried from where the services are, though the backend answers its administrator: %s", n.Reason)
 	}

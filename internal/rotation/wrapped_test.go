@@ -29,15 +29,19 @@ func (b *between) Move(ctx context.Context, shifts []rotation.Shift) (rotation.R
 	return report, err
 }
 
-// unplaced is a target whose probes find no node, or run and reach nobody.
+// unplaced is a target whose probes find no node, or run and reach nobody, or one endpoint of two.
 type unplaced struct {
 	rotation.Target
-	ran bool
+	ran, some bool
 }
 
 func (u *unplaced) Probe(_ context.Context, _ rotation.Version, spec rotation.ProbeSpec, _ rotation.Placement) rotation.ProbeResult {
 	if !u.ran {
 		return rotation.ProbeResult{Answer: rotation.Inconclusive, Reason: "no suitable node"}
 	}
-	return rotation.ProbeResult{Endpoints: []rotation.EndpointResult{{Endpoint: spec.Endpoints[0], Answer: rotation.Inconclusive, Reason: "no route to host"}}}.Summarize()
+	found := []rotation.EndpointResult{{Endpoint: spec.Endpoints[0], Answer: rotation.Inconclusive, Reason: "no route to host"}}
+	if u.some {
+		found = append(found, rotation.EndpointResult{Endpoint: "another", Answer: rotation.Alive})
+	}
+	return rotation.ProbeResult{Endpoints: found}.Summarize()
 }
