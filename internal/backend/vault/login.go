@@ -51,7 +51,9 @@ func (b *Backend) ProbeSpec(v rotation.Version) rotation.ProbeSpec {
 //
 // Vault locks a role out, for all who log in with it, after five refusals. So a secret-id
 // that one endpoint refused is not tried at another one of the same cluster: whatever node
-// is asked, the one that leads decides.
+// is asked, the one that leads decides. But OpenBao's others refuse by themselves what has not
+// come to them yet, and count that by themselves: the one that leads is tried first, and one
+// that follows is tried once more.
 func Login(ctx context.Context, spec rotation.ProbeSpec, m rotation.Material) rotation.ProbeResult {
 	t := trial{spec: spec}
 	if err := json.Unmarshal(spec.Settings, &t.settings); err != nil {
@@ -63,6 +65,7 @@ func Login(ctx context.Context, spec rotation.ProbeSpec, m rotation.Material) ro
 			return rotation.EndpointResult{Answer: rotation.Inconclusive, Reason: problem}
 		})
 	}
+	spec.Endpoints = t.leaderFirst(ctx)
 	first := rotation.ProbeEach(spec.Endpoints[:min(1, len(spec.Endpoints))], func(endpoint string) rotation.EndpointResult { return t.try(ctx, endpoint) })
 	if len(spec.Endpoints) < 2 {
 		return first
@@ -114,7 +117,11 @@ func (t trial) try(ctx context.Context, endpoint string) rotation.EndpointResult
 		return r
 	}
 	defer s.Close()
-	made, err := t.login(ctx, s, map[string]any{fieldRoleID: t.roleID, fieldSecretID: string(t.secretID.Reveal())})
+	credential := map[string]any{fieldRoleID: t.roleID, fieldSecretID: string(t.secretID.Reveal())}
+	made, err := t.login(ctx, s, credential)
+	if isRefused(err) && vaultapi.CaughtUp(ctx, s) {
+		made, err = t.login(ctx, s, credential)
+	}
 	switch {
 	case isRefused(err):
 		return t.refused(ctx, s)

@@ -146,8 +146,11 @@ func decoded(answer *api.Secret, err error, into any) error {
 	return nil
 }
 
-// ask asks one server after the other until one answers.
+// ask asks one server after the other, the one that leads first, until one answers.
 func ask(ctx context.Context, c *vaultapi.Client, doing string, call func(context.Context, *api.Client) error) error {
+	if err := c.LeaderFirst(ctx); err != nil {
+		return err
+	}
 	return remote.InTurn(ctx, c.Servers, func(s vaultapi.Server) error {
 		ctx, cancel := context.WithTimeout(ctx, c.Timeout)
 		defer cancel()
@@ -190,6 +193,7 @@ func (r rekey) made() bool { return r.Started && r.VerificationNonce != "" }
 
 // rekeying asks what is under way.
 func (s *Seal) rekeying(ctx context.Context, c *vaultapi.Client) (out rekey, err error) {
+	c.Anew() // people take their time
 	how, err := s.how(ctx, c)
 	if err != nil {
 		return out, err

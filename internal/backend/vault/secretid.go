@@ -50,10 +50,11 @@ func isTitle(title string, v rotation.Version) bool {
 }
 
 func (s secretID) String() string {
+	name := strings.TrimSpace("secret-id " + s.Accessor)
 	if title := s.Metadata[metaKey]; title != "" {
-		return fmt.Sprintf("secret-id %s %q", s.Accessor, title)
+		return fmt.Sprintf("%s %q", name, title)
 	}
-	return "secret-id " + s.Accessor
+	return name
 }
 
 // traits are what a secret-id brings beside its value, in words, sorted.

@@ -20,7 +20,12 @@ type token struct {
 	Path     string            `json:"path"`
 	Meta     map[string]string `json:"meta"`
 	Made     int64             `json:"creation_time"`
+	Uses     int               `json:"num_uses"` // that are left; 0: any number
 }
+
+// ending reports whether Vault began to end a token, and refuses it. One that stays so is left
+// of a Vault that was stopped then: it can be ended by nobody, and is gone when its time is over.
+func (t token) ending() bool { return t.Uses < 0 }
 
 // publicMetadata is the public field that says what the metadata of an adopted secret-id
 // are known by: the tokens that were made from it have no title.
@@ -81,6 +86,13 @@ func (k *known) learn(t token) {
 	k.tokens[t.Accessor] = t
 }
 
+// forget has a token looked up anew.
+func (k *known) forget(accessor string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	delete(k.tokens, accessor)
+}
+
 // tokens returns those that were made from a version's secret-id. Vault knows no way to
 // ask for them, but to look at all that there are.
 func (b *Backend) tokens(ctx context.Context, c *vaultapi.Client, v rotation.Version) (out []token, err error) {
@@ -113,7 +125,7 @@ func (b *Backend) tokens(ctx context.Context, c *vaultapi.Client, v rotation.Ver
 	b.known.mu.Lock()
 	defer b.known.mu.Unlock()
 	for _, accessor := range accessors {
-		if t, ok := b.known.tokens[accessor]; ok && b.from(t, v) {
+		if t, ok := b.known.tokens[accessor]; ok && b.from(t, v) && !t.ending() {
 			out = append(out, t)
 		}
 	}
@@ -121,8 +133,13 @@ func (b *Backend) tokens(ctx context.Context, c *vaultapi.Client, v rotation.Ver
 	return out, nil
 }
 
+// lookUpToken looks up a token. A Vault that loses its leadership meanwhile calls that an invalid
+// request, as it calls everything that keeps it from finding out.
 func lookUpToken(ctx context.Context, c *vaultapi.Client, accessor string) (t token, err error) {
 	_, err = c.Write(ctx, "looking up a token", "auth/token/lookup-accessor", map[string]any{"accessor": accessor}, &t)
+	if a := vaultapi.Answered(err); a != nil && a.Status == http.StatusBadRequest && !isGone(err) {
+		err = rotation.Classify(rotation.Unknown, "has the cluster a leader? see: vault operator raft list-peers", err)
+	}
 	return t, err
 }
 
@@ -191,7 +208,8 @@ func (b *Backend) revoke(ctx context.Context, c *vaultapi.Client, v rotation.Ver
 		err = c.Each(ctx, accessors, func(ctx context.Context, accessor string) error {
 			_, err := c.Write(ctx, "revoking token "+accessor, "auth/token/revoke-accessor", map[string]any{"accessor": accessor}, nil)
 			if isGone(err) && rotation.ClassOf(err) != rotation.Refused {
-				return nil // it ended meanwhile
+				b.known.forget(accessor)
+				return nil // it ended meanwhile, or Vault is at it
 			}
 			return err
 		})

@@ -42,6 +42,8 @@ type Client struct {
 	Servers []Server
 	Timeout time.Duration // of one request
 	Words
+
+	lead lead
 }
 
 // A Server is asked by itself.
@@ -105,9 +107,12 @@ func NewServer(url string, token secret.Value, ca []byte, weaker []string, dial 
 // A Call asks one server.
 type Call func(context.Context, *api.Logical) (*api.Secret, error)
 
-// Ask asks one server after the other until one answers, and decodes what it says. Found
-// is false for an answer without data: what was asked for is not there.
+// Ask asks one server after the other, the one that leads first, until one answers, and decodes
+// what it says. Found is false for an answer without data: what was asked for is not there.
 func (c *Client) Ask(ctx context.Context, doing string, into any, call Call) (found bool, err error) {
+	if err := c.LeaderFirst(ctx); err != nil {
+		return false, err
+	}
 	var answer *api.Secret
 	err = remote.InTurn(ctx, c.Servers, func(s Server) (err error) {
 		answer, err = c.once(ctx, s, call)
@@ -119,6 +124,9 @@ func (c *Client) Ask(ctx context.Context, doing string, into any, call Call) (fo
 // AskOnce is [Client.Ask] for what must not be done twice: another server is asked only if the one
 // before certainly did nothing.
 func (c *Client) AskOnce(ctx context.Context, doing string, into any, call Call) (found bool, err error) {
+	if err := c.LeaderFirst(ctx); err != nil {
+		return false, err
+	}
 	var answer *api.Secret
 	var errs []error
 	for _, s := range c.Servers {

@@ -1,0 +1,95 @@
+package vaultapi
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/vault/api"
+
+	"github.com/keyturn/keyturn/internal/backend/remote"
+	"github.com/keyturn/keyturn/internal/rotation"
+)
+
+// lag is how long a node that follows is given for what the one that leads has taken.
+const lag = time.Second
+
+// A lead puts the node that leads in front of a client's Servers, once.
+type lead struct {
+	once sync.Once
+	err  error
+}
+
+// LeaderFirst has the node that leads asked first. OpenBao's others answer by themselves what
+// is only read: a moment late, and also while nobody leads. So without a leader nothing is
+// known. A server that says nothing of that, or names a leader that is none of the servers,
+// such as one behind a load balancer, is asked as it is.
+func (c *Client) LeaderFirst(ctx context.Context) error {
+	c.lead.once.Do(func() {
+		leads, told := c.FindLeader(ctx)
+		switch known := func(s Server) bool { return sameURL(s.URL, told) }; {
+		case leads >= 0:
+			c.Servers = InFront(c.Servers, leads)
+		case told == nobody:
+			c.lead.err = rotation.Errorf(rotation.Unknown, "are enough of them unsealed? see: vault operator raft list-peers", "%s: no node leads", c.Name)
+		case slices.ContainsFunc(c.Servers, known):
+			c.lead.err = rotation.Errorf(rotation.Unknown, "is it running, and can it be reached from here? else the others elect another one", "%s: %s leads, and does not answer", c.Name, told)
+		}
+	})
+	return c.lead.err
+}
+
+// Anew has the leader looked for once more: another one may lead by now.
+func (c *Client) Anew() { c.lead = lead{} }
+
+// nobody is told as the leader by who follows, and knows none.
+const nobody = "nobody"
+
+// FindLeader asks every server whether it leads: the number of the first that says so, or
+// -1 and whom the others tell; "" if they tell nothing.
+func (c *Client) FindLeader(ctx context.Context) (leads int, told string) {
+	ctx, cancel := context.WithTimeout(ctx, c.Timeout)
+	type said struct {
+		i  int
+		is *api.LeaderResponse
+	}
+	answers := make(chan said, len(c.Servers))
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	for i, s := range c.Servers {
+		wg.Go(func() {
+			is, err := s.API.Sys().LeaderWithContext(ctx)
+			if err != nil {
+				is = nil // it says so itself when it is asked
+			}
+			answers <- said{i, is}
+		})
+	}
+	for range c.Servers {
+		switch a := <-answers; {
+		case a.is == nil:
+		case a.is.IsSelf || !a.is.HAEnabled:
+			return a.i, ""
+		case a.is.LeaderAddress != "":
+			told = a.is.LeaderAddress
+		case told == "":
+			told = nobody
+		}
+	}
+	return -1, told
+}
+
+func sameURL(a, b string) bool { return strings.TrimRight(a, "/") == strings.TrimRight(b, "/") }
+
+// InFront puts the i-th in front.
+func InFront[E any](all []E, i int) []E { return slices.Concat(all[i:i+1], all[:i], all[i+1:]) }
+
+// CaughtUp waits, if a node follows another one, until what that has taken should have come
+// to it.
+func CaughtUp(ctx context.Context, s Server) (waited bool) {
+	is, err := s.API.Sys().LeaderWithContext(ctx)
+	return err == nil && is.HAEnabled && !is.IsSelf && remote.Pause(ctx, lag) == nil
+}
