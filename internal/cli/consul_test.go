@@ -11,8 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/docker/docker/api/types/swarm"
-
 	"github.com/keyturn/keyturn/internal/testserver"
 )
 
@@ -169,25 +167,12 @@ func TestConsulThroughSwarm(t *testing.T) {
 	t.Parallel()
 	o, host := newOverlay(t)
 	c := newConsulShop(t, testserver.NewConsulIn(t, o.netns, host))
-	k := c.onSwarm("through: swarm", func(s *swarm.ServiceSpec) {
-		s.TaskTemplate.Networks = []swarm.NetworkAttachmentConfig{{Target: o.network}}
-		s.EndpointSpec = &swarm.EndpointSpec{Mode: swarm.ResolutionModeDNSRR}
-	})
-	k.ok("adopt", k.name)
-	k.ok("plan", k.name)
-	if os.Getenv("KEYTURN_FAULTS") == "all" {
-		k.ok("rotate", "--wait", k.name)
-		k.done(2)
-	}
-	k.dieIn("after effect: prepare arm")
-	k.ok("rotate", "--wait", k.name)
+	k := c.onSwarm("through: swarm", o.attached)
+	k.throughSwarm()
 	current := k.status().Current
-	k.done(current)
-	if left := c.tokens(); len(left) != 1 || left[0].Description != fmt.Sprintf("keyturn %s v%d", k.name, current) {
+	if left := c.tokens(); len(left) != 1 || left[0].Description != fmt.Sprintf("keyturn %s v%d", c.name, current) {
 		t.Errorf("Consul has %+v, want the token of version %d", left, current)
 	}
-	k.noneFailed()
-	k.noRelay()
 	log, err := os.ReadFile(c.dc.LogFile(0))
 	k.must(err)
 	k.clean(string(log))

@@ -20,6 +20,7 @@ var servers struct {
 	consul   testserver.SharedConsul
 	kafka    testserver.SharedKafka
 	vault    testserver.SharedVault
+	bao      testserver.SharedVault
 }
 
 // The test binary is keyturn itself if this variable says so: for tests that
@@ -43,7 +44,8 @@ func TestMain(m *testing.M) {
 		os.Exit(program())
 	}
 	servers.engine.Options.TLS = true
-	os.Exit(testserver.Main(m, &servers.postgres, &servers.engine, &servers.consul, &servers.kafka, &servers.vault))
+	servers.bao.OpenBao = true
+	os.Exit(testserver.Main(m, &servers.postgres, &servers.engine, &servers.consul, &servers.kafka, &servers.vault, &servers.bao))
 }
 
 func program() int {

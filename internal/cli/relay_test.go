@@ -81,13 +81,17 @@ func (k *stack) overlay(name string) string {
 	return made.ID
 }
 
+// attached puts a service on the overlay network.
+func (o overlaid) attached(s *swarm.ServiceSpec) {
+	s.TaskTemplate.Networks = []swarm.NetworkAttachmentConfig{{Target: o.network}}
+	s.EndpointSpec = &swarm.EndpointSpec{Mode: swarm.ResolutionModeDNSRR}
+}
+
 // newStack makes a stack whose service is on the overlay network.
 func (o overlaid) newStack(t *testing.T, more ...string) *stack {
 	t.Helper()
 	host, _, _ := strings.Cut(o.pg.Addr(), ":")
-	return newStack(t, o.pg, append([]string{"through: swarm"}, more...), func(s *swarm.ServiceSpec) {
-		s.TaskTemplate.Networks = []swarm.NetworkAttachmentConfig{{Target: o.network}}
-		s.EndpointSpec = &swarm.EndpointSpec{Mode: swarm.ResolutionModeDNSRR}
+	return newStack(t, o.pg, append([]string{"through: swarm"}, more...), o.attached, func(s *swarm.ServiceSpec) {
 		for i, entry := range s.TaskTemplate.ContainerSpec.Env {
 			if strings.HasPrefix(entry, "POSTGRES_HOST=") {
 				s.TaskTemplate.ContainerSpec.Env[i] = "POSTGRES_HOST=" + host
@@ -147,6 +151,23 @@ func TestThroughSwarm(t *testing.T) {
 	k.done(k.status().Current)
 	k.noneFailed()
 	k.oneLogin()
+	k.noRelay()
+}
+
+// throughSwarm adopts and rotates, killed in the middle (with KEYTURN_FAULTS=all after a rotation
+// that is not): no use of the credential fails, and no relay is left.
+func (k *stack) throughSwarm() {
+	k.t.Helper()
+	k.ok("adopt", k.name)
+	k.ok("plan", k.name)
+	if os.Getenv("KEYTURN_FAULTS") == "all" {
+		k.ok("rotate", "--wait", k.name)
+		k.done(2)
+	}
+	k.dieIn("after effect: prepare arm")
+	k.ok("rotate", "--wait", k.name)
+	k.done(k.status().Current)
+	k.noneFailed()
 	k.noRelay()
 }
 
