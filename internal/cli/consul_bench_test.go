@@ -48,47 +48,54 @@ func (k *stack) made() int {
 	return len(tasks)
 }
 
+// beside rotates the credential of one service by Keyturn and that of another by a script, in turn,
+// three times each, while both use theirs all the time: what they do is called so. It reports what
+// each took, and fails if a use of Keyturn's failed.
+func beside(b *testing.B, k, s *stack, uses string, byScript func(n int)) {
+	b.Helper()
+	k.ok("adopt", k.name)
+	var keyturn, dead, script []float64
+	before := [2]int{k.made(), s.made()}
+	for n := 1; n <= 3; n++ {
+		began := time.Now()
+		for _, phase := range []string{"prepare", "validate", "cutover"} {
+			k.ok(phase, k.name)
+		}
+		keyturn = append(keyturn, time.Since(began).Seconds())
+		began = time.Now()
+		k.ok("cleanup", "--force", "bench", k.name)
+		dead = append(dead, time.Since(began).Seconds())
+		began = time.Now()
+		byScript(n)
+		script = append(script, time.Since(began).Seconds())
+	}
+	k.settled()
+	s.settled()
+	time.Sleep(2 * time.Second) // what the last tasks have to say
+	ourLoad, theirLoad := k.totals(), s.totals()
+	middle := func(times []float64) float64 { return slices.Sorted(slices.Values(times))[1] }
+	b.ReportMetric(0, "ns/op") // the whole scene: says nothing
+	b.ReportMetric(middle(keyturn), "keyturn-s")
+	b.ReportMetric(middle(dead), "keyturn-cleanup-s")
+	b.ReportMetric(middle(script), "script-s")
+	b.ReportMetric(float64(k.made()-before[0])/6, "keyturn-restarts/task")
+	b.ReportMetric(float64(s.made()-before[1])/6, "script-restarts/task")
+	b.ReportMetric(float64(ourLoad.Failed), "keyturn-failed")
+	b.ReportMetric(float64(theirLoad.Failed), "script-failed")
+	fmt.Fprintf(os.Stderr, "Keyturn: %d %s, %d failed %v; script: %d, %d failed %v\n", ourLoad.OK+ourLoad.Failed, uses, ourLoad.Failed, ourLoad.ByCode, theirLoad.OK+theirLoad.Failed, theirLoad.Failed, theirLoad.ByCode)
+	if ourLoad.Failed > 0 || ourLoad.OK == 0 {
+		b.Errorf("of %d %s %d failed: %v", ourLoad.OK+ourLoad.Failed, uses, ourLoad.Failed, ourLoad.ByCode)
+	}
+}
+
 // BenchmarkConsulToken rotates the token of one service by Keyturn and that of another by a
-// script, in turn, three times each: both write to Consul and read from it all the time.
+// script: both write to Consul and read from it all the time.
 func BenchmarkConsulToken(b *testing.B) {
 	for b.Loop() {
 		dc := testserver.NewConsul(b, 3)
 		ours, theirs := newConsulShop(b, dc), newConsulShop(b, dc)
-		k, s := ours.onSwarm(""), theirs.onSwarm("")
-		k.ok("adopt", k.name)
-		var keyturn, dead, script []float64
-		old := theirs.old
-		before := [2]int{k.made(), s.made()}
-		for n := 1; n <= 3; n++ {
-			began := time.Now()
-			for _, phase := range []string{"prepare", "validate", "cutover"} {
-				k.ok(phase, k.name)
-			}
-			keyturn = append(keyturn, time.Since(began).Seconds())
-			began = time.Now()
-			k.ok("cleanup", "--force", "bench", k.name)
-			dead = append(dead, time.Since(began).Seconds())
-			began = time.Now()
-			old = s.byScript(b, theirs, old, n)
-			script = append(script, time.Since(began).Seconds())
-		}
-		k.settled()
-		s.settled()
-		time.Sleep(2 * time.Second) // what the last tasks have to say
-		ourLoad, theirLoad := k.totals(), s.totals()
-		middle := func(times []float64) float64 { return slices.Sorted(slices.Values(times))[1] }
-		b.ReportMetric(0, "ns/op") // the whole scene: says nothing
-		b.ReportMetric(middle(keyturn), "keyturn-s")
-		b.ReportMetric(middle(dead), "keyturn-cleanup-s")
-		b.ReportMetric(middle(script), "script-s")
-		b.ReportMetric(float64(k.made()-before[0])/6, "keyturn-restarts/task")
-		b.ReportMetric(float64(s.made()-before[1])/6, "script-restarts/task")
-		b.ReportMetric(float64(ourLoad.Failed), "keyturn-failed")
-		b.ReportMetric(float64(theirLoad.Failed), "script-failed")
-		fmt.Fprintf(os.Stderr, "Keyturn: %d requests, %d failed %v; script: %d, %d failed %v\n", ourLoad.OK+ourLoad.Failed, ourLoad.Failed, ourLoad.ByCode, theirLoad.OK+theirLoad.Failed, theirLoad.Failed, theirLoad.ByCode)
-		if ourLoad.Failed > 0 || ourLoad.OK == 0 {
-			b.Errorf("of %d requests %d failed: %v", ourLoad.OK+ourLoad.Failed, ourLoad.Failed, ourLoad.ByCode)
-		}
+		k, s, old := ours.onSwarm(""), theirs.onSwarm(""), theirs.old
+		beside(b, k, s, "requests", func(n int) { old = s.byScript(b, theirs, old, n) })
 		if tokens := dc.Tokens(b, "keyturn "+k.name+" v"); len(tokens) != 1 || !strings.HasSuffix(tokens[0].Description, " v4") {
 			b.Errorf("Consul has %+v, want version 4 alone", tokens)
 		}

@@ -181,6 +181,11 @@ func (p *PKI) Tell(t testing.TB, address string) {
 	}
 }
 
+// Dial is how its nodes are reached from where the test runs.
+func (v *Vault) Dial() func(ctx context.Context, network, address string) (net.Conn, error) {
+	return v.http.Transport.(*http.Transport).DialContext
+}
+
 // Between stands before Vault as long as the test runs: of every answer to a request it is asked
 // whether it is lost, which then happens behind Vault's back: what was asked for was done. It
 // returns the URL.
