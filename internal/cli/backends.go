@@ -126,6 +126,11 @@ func newCertificate(a *app, s certificate.Settings, how reached) (rotation.Backe
 			return nil, err
 		}
 	}
+	if s.StepCA != nil {
+		if o.CA, err = authority(s.StepCA.CA, "step-ca"); err != nil {
+			return nil, err
+		}
+	}
 	if o.Roots, err = authority(s.Roots, "the certificates"); err != nil {
 		return nil, err
 	}

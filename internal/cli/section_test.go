@@ -134,6 +134,7 @@ func TestNoFaultOfASectionHoldsAValue(t *testing.T) {
 		"{names: [a.example], acme: {directory: 'https://ca/d', account: {from-env: A}, dns-01: {hook: [/bin/x], wait: DISGUISE}}}",
 		"{names: [a.example], acme: {directory: 'https://ca/d', account: {from-env: A}, contact: DISGUISE, profile: DISGUISE, http-01: {hook: DISGUISE}}}",
 		"{names: [a.example], acme: {directory: 'https://ca/d', account: {from-env: A}, external-account: {id: DISGUISE, key: DISGUISE}, http-01: {directory: /srv/acme}}}",
+		"{names: [a.example], step-ca: {url: DISGUISE, provisioner: DISGUISE, key: DISGUISE, ttl: DISGUISE}}",
 		"{names: [a.example], vault: {servers: DISGUISE, token: {from-env: T}, role: r}}",
 		"{names: [a.example], vault: {servers: ['https://h'], token: DISGUISE, role: r}}",
 		"{names: [a.example], vault: {servers: ['https://h'], token: {from-env: T}, role: DISGUISE}}",

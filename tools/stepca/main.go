@@ -1,5 +1,5 @@
-// Stepca is the authority of step-ca with one ACME provisioner, as small as tests need it: it
-// makes a root and an intermediate when it starts, tells what it revoked at once in a list, and
+// Stepca is the authority of step-ca with an ACME and a JWK provisioner, as small as tests need it: it
+// makes a root, an intermediate and the key of the provisioner when it starts, tells what it revoked at once in a list, and
 // listens where it is told to.
 package main
 
@@ -25,11 +25,13 @@ import (
 	"github.com/smallstep/certificates/authority/config"
 	"github.com/smallstep/certificates/ca"
 	_ "github.com/smallstep/certificates/cas/softcas" // it signs with keys in files
-	_ "go.step.sm/crypto/kms/softkms"                 // which are here
+	"go.step.sm/crypto/jose"
+	_ "go.step.sm/crypto/kms/softkms" // which are here
 )
 
 func main() {
 	dir := flag.String("dir", "", "`folder` of its state")
+	quiet := flag.Bool("no-list", false, "it tells nobody what was revoked")
 	listen := flag.String("listen", "127.0.0.1:9000", "`address` for HTTPS")
 	insecure := flag.String("insecure", "", "`address` for HTTP: the list of what was revoked")
 	port := flag.Int("http01", 80, "`port` where answers to HTTP-01 are looked for")
@@ -42,23 +44,28 @@ func main() {
 			return (&net.Dialer{}).DialContext(ctx, network, *resolver)
 		}
 	}
-	if err := run(*dir, *listen, *insecure); err != nil {
+	if err := run(*dir, *listen, *insecure, !*quiet); err != nil {
 		fmt.Fprintln(os.Stderr, "stepca:", err)
 		os.Exit(1)
 	}
 }
 
-func run(dir, listen, insecure string) error {
+func run(dir, listen, insecure string, list bool) error {
 	if err := mint(dir); err != nil {
+		return err
+	}
+	key, err := provisionerKey(dir)
+	if err != nil {
 		return err
 	}
 	text, err := json.Marshal(map[string]any{
 		"root": filepath.Join(dir, "root.pem"), "crt": filepath.Join(dir, "intermediate.pem"), "key": filepath.Join(dir, "intermediate.key"),
 		"address": listen, "insecureAddress": insecure, "dnsNames": []string{"127.0.0.1"}, "logger": map[string]string{"format": "json"},
 		"db":  map[string]string{"type": "badgerv2", "dataSource": filepath.Join(dir, "db")},
-		"crl": map[string]any{"enabled": true, "generateOnRevoke": true, "cacheDuration": "1h"},
+		"crl": map[string]any{"enabled": list, "generateOnRevoke": true, "cacheDuration": "1h"},
 		"authority": map[string]any{"provisioners": []any{map[string]any{"type": "ACME", "name": "acme",
-			"claims": map[string]string{"minTLSCertDuration": "1m", "defaultTLSCertDuration": "24h"}}}},
+			"claims": map[string]string{"minTLSCertDuration": "1m", "defaultTLSCertDuration": "24h"}},
+			map[string]any{"type": "JWK", "name": "keyturn", "key": key, "claims": map[string]string{"minTLSCertDuration": "1m", "defaultTLSCertDuration": "24h", "maxTLSCertDuration": "48h"}}}},
 	})
 	if err != nil {
 		return err
@@ -76,6 +83,24 @@ func run(dir, listen, insecure string) error {
 		return err
 	}
 	return server.Run()
+}
+
+// provisionerKey makes the key of the JWK provisioner, which is written beside the rest, and
+// returns its public half.
+func provisionerKey(dir string) (*jose.JSONWebKey, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return nil, err
+	}
+	public := &jose.JSONWebKey{Key: key.Public(), Use: "sig", Algorithm: jose.ES256}
+	if public.KeyID, err = jose.Thumbprint(public); err != nil {
+		return nil, err
+	}
+	return public, os.WriteFile(filepath.Join(dir, "provisioner.key"), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600)
 }
 
 // mint makes a root, and an intermediate below it that signs.

@@ -11,12 +11,7 @@ import (
 	"cmp"
 	"context"
 	"crypto"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/rsa"
 	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"sync"
@@ -77,8 +72,11 @@ func New(s Settings, o Options) (*Backend, error) {
 	}
 	b := &Backend{settings: s, options: o, seen: map[string]int{}, keys: map[int]crypto.Signer{}, kept: map[string]string{}}
 	b.issuer = acmeIssuer{b}
-	if s.Vault != nil {
+	switch {
+	case s.Vault != nil:
 		b.issuer = vaultIssuer{b}
+	case s.StepCA != nil:
+		b.issuer = stepIssuer{b}
 	}
 	var err error
 	for key, content := range map[string][]byte{"ca": o.CA, "roots": o.Roots} {
@@ -98,21 +96,6 @@ func New(s Settings, o Options) (*Backend, error) {
 		b.options.Generate = s.generate
 	}
 	return b, nil
-}
-
-// generate makes a private key.
-func (s Settings) generate() (crypto.Signer, error) {
-	switch s.KeyType {
-	case ecdsaP384:
-		return ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
-	case rsa2048:
-		return rsa.GenerateKey(rand.Reader, 2048)
-	case rsa3072:
-		return rsa.GenerateKey(rand.Reader, 3072)
-	case rsa4096:
-		return rsa.GenerateKey(rand.Reader, 4096)
-	}
-	return ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 }
 
 // Noun implements [rotation.Nouner].
@@ -177,47 +160,6 @@ func (b *Backend) Mint(ctx context.Context, v rotation.Version) (rotation.Versio
 		return v, nil, err
 	}
 	return found.on(v), rotation.Material{fieldCertificate: secret.New(found.pem()), fieldKey: value}, nil
-}
-
-// saw remembers the public key of a version.
-func (b *Backend) saw(v rotation.Version) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if hash := v.Public[publicKey]; hash != "" {
-		b.seen[hash] = v.Number
-	}
-}
-
-// newKey makes a key whose public half no version on the record has.
-func (b *Backend) newKey(v rotation.Version) (crypto.Signer, error) {
-	key, err := b.options.Generate()
-	if err != nil {
-		return nil, fmt.Errorf("certificate: making a key: %w", err)
-	}
-	hash, err := hashOfKey(key.Public())
-	if err != nil {
-		return nil, err
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if number, known := b.seen[hash]; known && number != v.Number {
-		return nil, rotation.Errorf(rotation.Failed, "this machine's random numbers repeat: run it on another one",
-			"certificate: the key made for version %d is that of version %d", v.Number, number)
-	}
-	b.seen[hash] = v.Number
-	return key, nil
-}
-
-// encode returns a private key in PEM form.
-func encode(key crypto.Signer) (secret.Value, error) {
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		return secret.Value{}, errors.New("certificate: encoding a key")
-	}
-	defer clear(der)
-	text := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
-	defer clear(text)
-	return secret.New(text), nil
 }
 
 // issued returns the certificates of a version: the one on the record, or, where a run was cut

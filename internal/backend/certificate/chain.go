@@ -139,7 +139,7 @@ func (b *Backend) examine(chain []byte, key crypto.PublicKey) (*issuance, error)
 			err = found.trusted(b.roots, b.settings.Names, at)
 		}
 	}
-	if err == nil && b.settings.CRL == "" && len(b.places().OCSP) == 0 && !tells(found.leaf) {
+	if err == nil && b.settings.CRL == "" && len(b.places().Lists) == 0 && !tells(found.leaf) {
 		err = errors.New("neither an OCSP responder nor a list of revoked certificates is named in it, and crl: names none: whether it is revoked, nobody could tell")
 	}
 	if err != nil {

@@ -2,6 +2,7 @@ package certificate_test
 
 import (
 	"context"
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/pem"
 	"fmt"
@@ -124,6 +125,19 @@ func leaf(t testing.TB, v rotation.Version) []byte {
 		t.Fatal(err)
 	}
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+}
+
+// lives checks how long a certificate does.
+func lives(t testing.TB, m rotation.Material, want time.Duration) {
+	t.Helper()
+	block, _ := pem.Decode(m["certificate"].Reveal())
+	leaf, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if life := leaf.NotAfter.Sub(leaf.NotBefore); life < want || life > want+time.Hour {
+		t.Errorf("the certificate lives for %s, want %s", life, want)
+	}
 }
 
 // canaries are texts that stand nowhere but where services read them: pieces of the key, but for

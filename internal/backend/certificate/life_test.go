@@ -300,10 +300,13 @@ func TestRefusals(t *testing.T) {
 		_, err := f.backend(func(m made) { m.Names = []string{"blocked.test"} }).Order(t.Context(), rotation.Version{Credential: f.name, Number: 1})
 		return err
 	}
+	elsewhere := f.version(4, rotation.Pending)
+	elsewhere.Public = map[string]string{"public-key": "asked of a Vault"}
 	for name, c := range map[string]struct {
 		err  error
 		want string
 	}{
+		"asked of others":       {f.backend().End(t.Context(), elsewhere, rotation.ToDiscard), "ordered from no ACME server"},
 		"nothing to adopt":      {nothing, "nothing says which certificate services serve today"},
 		"no certificate":        {adopt("-----BEGIN"), "there is no certificate in it"},
 		"without its chain":     {adopt(alone), "who signed certificate"},

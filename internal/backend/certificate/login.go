@@ -36,7 +36,7 @@ func (b *Backend) ProbeSpec(v rotation.Version) rotation.ProbeSpec {
 		names = namesOf(found.leaf) // the declared ones may have changed since
 	}
 	of := loginSettings{Names: names, State: v.State, Fingerprint: v.Public[publicFingerprint], CRL: b.settings.CRL}
-	if at := b.places(); len(at.OCSP) > 0 {
+	if at := b.places(); len(at.Lists) > 0 {
 		of.At = &at
 	}
 	settings, _ := json.Marshal(of) // of texts: it always has JSON

@@ -140,6 +140,9 @@ func (a *acmeServer) download(ctx context.Context, order acme.Order) ([]byte, er
 
 // lost returns what came of an order that is on the record without its certificate.
 func (b acmeIssuer) lost(ctx context.Context, v rotation.Version) ([]*issuance, error) {
+	if v.Public[publicOrder] == "" {
+		return nil, refused("put the section vault, or step-ca, back until this version has ended", "version %d was ordered from no ACME server", v.Number)
+	}
 	a, err := b.open(ctx)
 	if err != nil {
 		return nil, err

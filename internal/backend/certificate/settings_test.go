@@ -18,6 +18,8 @@ const withFolder = good + "  http-01: {directory: /srv/acme}\n"
 
 const byVault = "names: [orders.example.com]\nvault:\n  servers: [\"https://vault:8200\"]\n  token: {from-env: T}\n  role: orders\n"
 
+const byStep = "names: [orders.example.com]\nstep-ca:\n  url: https://ca\n  provisioner: keyturn\n  key: {from-env: K}\n"
+
 func TestSection(t *testing.T) {
 	for name, text := range map[string]string{
 		"a folder":        withFolder,
@@ -28,6 +30,8 @@ func TestSection(t *testing.T) {
 		"all under it":    strings.Replace(good, "[orders.example.com]", `["*.example.com", example.com]`, 1) + "  dns-01: {hook: [/usr/bin/answer]}\n",
 		"addresses, too":  strings.Replace(withFolder, "[orders.example.com]", `[192.0.2.1, "2001:db8::1", xn--mnchen-3ya.example]`, 1),
 		"Vault":           byVault,
+		"step-ca":         byStep,
+		"more of step-ca": byStep + "  ttl: 36h\n  ca: ca.pem\n",
 		"more of Vault":   byVault + "  mount: pki/internal\n  ttl: 30d\n  ca: ca.pem\n  insecure-tls: [tls-1.2]\n",
 		"a bare hostname": strings.Replace(withFolder, "[orders.example.com]", "[orders]", 1),
 	} {
@@ -42,10 +46,18 @@ func TestBadSection(t *testing.T) {
 	names := func(n string) string { return strings.Replace(withFolder, "[orders.example.com]", n, 1) }
 	directory := func(d string) string { return strings.Replace(withFolder, "https://ca.example.com/directory", d, 1) }
 	vault := func(old, with string) string { return strings.Replace(byVault, old, with, 1) }
+	step := func(old, with string) string { return strings.Replace(byStep, old, with, 1) }
 	rotationtest.Refuses(t, certificate.Section, canary, map[string][3]string{
 		"nothing":              {"{}", "names", "no name is given"},
 		"nobody":               {"names: [a.example]", "acme", "nothing says who issues it"},
-		"two authorities":      {byVault + "acme:\n  directory: https://ca/d\n  account: {from-env: A}\n  http-01: {directory: /a}\n", "vault", "there are two who issue it"},
+		"two authorities":      {byVault + "acme:\n  directory: https://ca/d\n  account: {from-env: A}\n  http-01: {directory: /a}\n", "vault", "there is more than one who issues it"},
+		"a third authority":    {byVault + "step-ca: {url: https://ca, provisioner: a, key: {from-env: K}}\n", "step-ca", "there is more than one who issues it"},
+		"step-ca without TLS":  {step("https://ca", "http://ca"), "step-ca.url", "no URL that begins with https://"},
+		"a secret of step-ca":  {step("https://ca", "https://u:"+canary+"@ca"), "step-ca.url", "no URL that begins with https://"},
+		"no provisioner":       {step("  provisioner: keyturn\n", ""), "step-ca.provisioner", "the provisioner is missing"},
+		"no key of step-ca":    {step("  key: {from-env: K}\n", ""), "step-ca.key", "has no place"},
+		"two keys of step-ca":  {step("{from-env: K}", "{from-env: K, from-file: /k}"), "step-ca.key", "has two places"},
+		"ttl of step-ca":       {byStep + "  ttl: 10s\n", "step-ca.ttl", "no time of a minute or more"},
 		"no server":            {vault("[\"https://vault:8200\"]", "[]"), "vault.servers", "no server is named"},
 		"no TLS to Vault":      {vault("https://vault", "http://vault"), "vault.servers.0", "the URL has no TLS"},
 		"a secret in the URL":  {vault("https://vault:8200", "https://u:"+canary+"@vault:8200"), "vault.servers.0", "a user, a query or a fragment"},

@@ -195,6 +195,17 @@ func (l lookup) listed(ctx context.Context, lists []string, leaf, issuer *x509.C
 	return told{by: "its list"}, nil
 }
 
+// own asks a place that the certificates do not name. What it says instead of success is a
+// [webAnswer].
+func (l lookup) own(ctx context.Context, method, url string) ([]byte, error) {
+	client, err := l.at.client(l.dial, l.http.Timeout)
+	if err != nil {
+		return nil, err
+	}
+	l.http = client
+	return l.fetch(ctx, method, url, nil, 32<<20)
+}
+
 // fetch asks by HTTP.
 func (l lookup) fetch(ctx context.Context, method, url string, body []byte, most int64) ([]byte, error) {
 	req, err := http.NewRequestWithContext(ctx, method, url, bytes.NewReader(body))
@@ -210,7 +221,7 @@ func (l lookup) fetch(ctx context.Context, method, url string, body []byte, most
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("it answered %s", resp.Status)
+		return nil, fmt.Errorf("it answered %w", &webAnswer{resp.StatusCode, http.StatusText(resp.StatusCode)})
 	}
 	answer, err := io.ReadAll(io.LimitReader(resp.Body, most+1))
 	if err == nil && int64(len(answer)) > most {

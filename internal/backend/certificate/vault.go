@@ -46,17 +46,7 @@ func (b vaultIssuer) identify(ctx context.Context, _ rotation.Version, _ *rotati
 
 // order makes the key, whose public half is what everything is found by.
 func (b vaultIssuer) order(_ context.Context, v rotation.Version) (rotation.Version, error) {
-	key, err := b.newKey(v)
-	if err != nil {
-		return v, err
-	}
-	if v.Public[publicKey], err = hashOfKey(key.Public()); err != nil {
-		return v, err
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.keys[v.Number] = key
-	return v, nil
+	return b.orderKey(v)
 }
 
 // signed is what the engine answers.
@@ -76,12 +66,9 @@ func (s signed) pem() []byte {
 // mint has the public key signed. It is asked for once: a second request would be a second
 // certificate.
 func (b vaultIssuer) mint(ctx context.Context, v rotation.Version) ([]byte, crypto.Signer, error) {
-	b.mu.Lock()
-	key := b.keys[v.Number]
-	delete(b.keys, v.Number)
-	b.mu.Unlock()
-	if key == nil {
-		return nil, nil, fmt.Errorf("certificate: the key of version %d was in the memory of another run", v.Number)
+	key, err := b.keyOf(v)
+	if err != nil {
+		return nil, nil, err
 	}
 	c, err := b.open(ctx)
 	if err != nil {

@@ -56,10 +56,7 @@ func (b vaultIssuer) preflight(ctx context.Context) error {
 		return err
 	}
 	defer c.Close()
-	if err := c.Ready(ctx); err != nil {
-		return err
-	}
-	if err := c.Rights(ctx, b.needs()); err != nil {
+	if err := c.Able(ctx, b.needs()); err != nil {
 		return err
 	}
 	role, err := b.role(ctx, c)
@@ -116,9 +113,14 @@ func (b vaultIssuer) fits(role pkiRole) error {
 	case most > 0 && asked > most:
 		return refused(fmt.Sprintf("%smax_ttl=%s, or a shorter ttl", set, asked), "role %q lets certificates live for %s, and ttl says %s", v.Role, vaultapi.ShowTTL(most), v.TTL)
 	case life > 0 && life <= b.options.Overlap:
-		return refused("let it live for three overlaps: it is due at two thirds of its life, and has to last through the overlap after that", "a certificate would live for %s, and the overlap is %s", vaultapi.ShowTTL(life), b.options.Overlap)
+		return tooShort(vaultapi.ShowTTL(life), b.options.Overlap)
 	}
 	return nil
+}
+
+// tooShort refuses a life that an overlap does not fit into.
+func tooShort(life string, overlap time.Duration) error {
+	return refused("let it live for three overlaps: it is due at two thirds of its life, and has to last through the overlap after that", "a certificate would live for %s, and the overlap is %s", life, overlap)
 }
 
 // keyKind is how the engine calls the kind of key.

@@ -77,21 +77,29 @@ func (v Vault) check(fault faultFunc) {
 	case !vaultapi.RoleForm.MatchString(v.Role):
 		fault("vault.role", "letters, digits and _ . @ - alone", "this cannot be the name of a role")
 	}
-	if d, err := vaultapi.ParseTTL(v.TTL); v.TTL != "" && (err != nil || d < time.Minute || d%time.Second != 0) {
-		fault("vault.ttl", "write it as 30d, three times as long as overlap at least", "this is no time of a minute or more")
+	checkTTL("vault.ttl", v.TTL, fault)
+}
+
+// checkTTL checks how long a certificate is to live.
+func checkTTL(path, ttl string, fault faultFunc) {
+	if d, err := vaultapi.ParseTTL(ttl); ttl != "" && (err != nil || d < time.Minute || d%time.Second != 0) {
+		fault(path, "write it as 30d, three times as long as overlap at least", "this is no time of a minute or more")
 	}
 }
 
-// places are where the engine tells what it revoked, for certificates that say nothing of it.
+// places are where an authority of the team's own tells what it revoked, for certificates that say
+// nothing of it.
 func (b *Backend) places() places {
-	v := b.settings.Vault
-	if v == nil {
-		return places{}
+	switch v, s := b.settings.Vault, b.settings.StepCA; {
+	case v != nil:
+		at := places{CA: b.options.CA, InsecureTLS: v.InsecureTLS}
+		for _, s := range v.Servers {
+			at.OCSP = append(at.OCSP, strings.TrimSuffix(s, "/")+"/v1/"+v.mount()+"/ocsp")
+		}
+		at.Lists = []string{strings.TrimSuffix(at.OCSP[0], "ocsp") + "crl"}
+		return at
+	case s != nil:
+		return places{CA: b.options.CA, Lists: []string{strings.TrimSuffix(s.URL, "/") + "/1.0/crl"}}
 	}
-	at := places{CA: b.options.CA, InsecureTLS: v.InsecureTLS}
-	for _, s := range v.Servers {
-		at.OCSP = append(at.OCSP, strings.TrimSuffix(s, "/")+"/v1/"+v.mount()+"/ocsp")
-	}
-	at.Lists = []string{strings.TrimSuffix(at.OCSP[0], "ocsp") + "crl"}
-	return at
+	return places{}
 }

@@ -2,8 +2,6 @@ package certificate_test
 
 import (
 	"context"
-	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"net/http"
@@ -174,12 +172,7 @@ func TestVaultLife(t *testing.T) {
 	if r := certificate.Login(t.Context(), b.ProbeSpec(v), m); r.Answer != rotation.Alive {
 		t.Errorf("the certificate is %s: %s", r.Answer, r.Reason)
 	}
-	block, _ := pem.Decode(m["certificate"].Reveal())
-	leaf, err := x509.ParseCertificate(block.Bytes)
-	f.must(err)
-	if life := leaf.NotAfter.Sub(leaf.NotBefore); life < 36*time.Hour || life > 37*time.Hour {
-		t.Errorf("the certificate lives for %s, want 36h", life)
-	}
+	lives(t, m, 36*time.Hour)
 	if due := (certificate.Settings{}).DueAt(v); !due.After(time.Now().Add(23*time.Hour)) || !due.Before(time.Now().Add(25*time.Hour)) {
 		t.Errorf("it is due at %s, want it in a day", due)
 	}
@@ -344,6 +337,10 @@ func TestVaultRefusals(t *testing.T) {
 	}
 	f.must(errors.Join(look(map[string]any{"key_type": "rsa"}, func(m made) { m.KeyType = "rsa-3072" }), look(map[string]any{"server_flag": false, "ext_key_usage": "ServerAuth"})))
 	f.must(look(map[string]any{"require_cn": false}, addresses))
+	ordered := rotation.Version{Credential: f.name, Number: 4, Public: map[string]string{"order": "https://ca/order/1"}}
+	if err := f.backend().End(t.Context(), ordered, rotation.ToDiscard); rotation.ClassOf(err) != rotation.Refused || !strings.Contains(err.Error(), "ordered from an ACME server") {
+		t.Errorf("End of what an ACME server was asked for = %v, want a refusal", err)
+	}
 	// What another authority issued is not revoked here, and that is said.
 	theirs := newPKI(t, server, nil)
 	theirs.pki.Tell(t, "127.0.0.1") // what it issues says where it is told

@@ -6,6 +6,7 @@ func (Settings) Documented() map[string]string {
 		"names":    "The DNS names and IP addresses that the certificate is for: these, and no other.",
 		"acme":     "The ACME server that issues it.",
 		"vault":    "The Vault whose PKI engine issues it.",
+		"step-ca":  "The step-ca that issues it, asked by its own API.",
 		"roots":    "The path of the PEM file with the authorities that clients of the services trust. Default: the system's.",
 		"key-type": "ecdsa-p256 (the default), ecdsa-p384, rsa-2048, rsa-3072 or rsa-4096.",
 		"probe":    "Where services serve the certificate: tls://HOST:PORT. Every address of the host is asked; tasks.NAME has one for each task of a service.",

@@ -40,10 +40,7 @@ func (b *Backend) Preflight(ctx context.Context, _ rotation.Credential) error {
 		return err
 	}
 	defer c.Close()
-	if err := c.Ready(ctx); err != nil {
-		return err
-	}
-	if err := c.Rights(ctx, b.needs()); err != nil {
+	if err := c.Able(ctx, b.needs()); err != nil {
 		return err
 	}
 	info, err := b.info(ctx, c)

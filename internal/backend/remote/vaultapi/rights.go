@@ -7,6 +7,14 @@ import (
 	"strings"
 )
 
+// Able checks that every server is there and unsealed, and what [Client.Rights] does.
+func (c *Client) Able(ctx context.Context, needs map[string][]string) error {
+	if err := c.Ready(ctx); err != nil {
+		return err
+	}
+	return c.Rights(ctx, needs)
+}
+
 // Rights refuses an administrator's token that may not do what is needed: the capabilities, by
 // path.
 func (c *Client) Rights(ctx context.Context, needs map[string][]string) error {
