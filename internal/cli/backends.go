@@ -134,6 +134,17 @@ func newCertificate(a *app, s certificate.Settings, how reached) (rotation.Backe
 	if o.Roots, err = authority(s.Roots, "the certificates"); err != nil {
 		return nil, err
 	}
+	if s.RotateCA != nil {
+		var files [][]byte
+		for _, path := range s.RotateCA.Trust {
+			content, err := authority(path, "services")
+			if err != nil {
+				return nil, err
+			}
+			files = append(files, content)
+		}
+		return certificate.NewTrust(s, o, files)
+	}
 	if s.Trigger != "" {
 		if o.CA, err = authority(s.CertManager.CA, "Kubernetes"); err != nil {
 			return nil, err

@@ -132,7 +132,7 @@ func (w *wiring) target(name string) rotation.Target {
 
 // apart reports whether a credential has a place of its own, beside the target.
 func apart(p *rotation.Standard) bool {
-	_, own := p.Backend.(rotation.Proceeder)
+	_, own := p.Backend.(rotation.Placed)
 	return own
 }
 

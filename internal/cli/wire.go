@@ -149,7 +149,7 @@ func (a *app) wireTargets(w *wiring, prints *secret.Fingerprinter, f phaseFlags)
 		return err
 	}
 	for name, p := range w.procs {
-		own, ok := p.Backend.(rotation.Proceeder)
+		own, ok := p.Backend.(rotation.Placed)
 		if !ok {
 			continue
 		}

@@ -16,7 +16,7 @@ import (
 // The steps of a cutover take no way back that they cannot know: where it may be that the
 // next version is in force, their Undo is refused.
 type Ceremony interface {
-	Proceeder
+	Placed
 	Preflighter
 
 	// CeremonySteps returns the steps of a cutover, of a cleanup, or of a rollback once the

@@ -178,7 +178,7 @@ func (s *Standard) plan(ctx context.Context, c Credential, back bool) Credential
 		p.Command = r.RestartCommand(s.Name)
 	}
 	p.Noun = NounOf(s.Backend)
-	if own, ok := s.Backend.(Proceeder); ok {
+	if own, ok := s.Backend.(Placed); ok {
 		p.Ways = own.Ways()
 	}
 	p.Overwrites = s.Target.Traits().OneVersion

@@ -1,14 +1,20 @@
 package rotation
 
-// A Proceeder is a backend whose rotations go a way of their own, and which keeps its
-// versions in a place of its own: where a system issues a credential and puts it where
-// services read it, there is nothing for us to store, and nothing for a target to move.
+// A Proceeder is a backend whose rotations go another way than the usual one, in part or as a
+// whole.
 type Proceeder interface {
 	Backend
 
-	// Procedure returns the way. The standard one has the backend and its place, and
-	// serves for whatever is as usual.
+	// Procedure returns the way. The standard one, of this backend and its target, serves
+	// for whatever is as usual.
 	Procedure(*Standard) Procedure
+}
+
+// A Placed backend keeps its versions in a place of its own: where a system issues a
+// credential and puts it where services read it, there is nothing for us to store, and
+// nothing for a target to move.
+type Placed interface {
+	Proceeder
 
 	// Place returns where versions are: it is looked at and tried, and never moved.
 	Place() Target

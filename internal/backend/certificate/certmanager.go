@@ -31,7 +31,7 @@ type Managed struct {
 
 // The interfaces that a Managed fulfils.
 var (
-	_ rotation.Proceeder   = (*Managed)(nil)
+	_ rotation.Placed      = (*Managed)(nil)
 	_ rotation.Revocable   = (*Managed)(nil)
 	_ rotation.Displayed   = (*Managed)(nil)
 	_ rotation.Renewer     = (*Managed)(nil)

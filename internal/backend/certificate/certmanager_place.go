@@ -19,7 +19,7 @@ var (
 	_ rotation.Preflighter = secretPlace{}
 )
 
-// Place implements [rotation.Proceeder].
+// Place implements [rotation.Placed].
 func (m *Managed) Place() rotation.Target { return secretPlace{m} }
 
 // Traits implements [rotation.Target].

@@ -29,7 +29,7 @@ var (
 // Procedure implements [rotation.Proceeder].
 func (m *Managed) Procedure(s *rotation.Standard) rotation.Procedure { return triggered{s, m} }
 
-// Ways implements [rotation.Proceeder].
+// Ways implements [rotation.Placed].
 func (m *Managed) Ways() map[rotation.Phase][]rotation.Way {
 	return map[rotation.Phase][]rotation.Way{
 		rotation.Prepare: {{Does: "looks, and changes nothing", Effect: "restarts nothing"}},

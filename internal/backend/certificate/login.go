@@ -27,6 +27,7 @@ type loginSettings struct {
 	Fingerprint string         `json:"fingerprint"` // "": it is not known
 	CRL         string         `json:"crl,omitempty"`
 	At          *places        `json:"at,omitempty"`
+	Trust       []string       `json:"trust,omitempty"` // of what services trust: its authorities
 }
 
 // ProbeSpec says how to try a version. It does no I/O.
@@ -58,6 +59,9 @@ func Login(ctx context.Context, spec rotation.ProbeSpec, m rotation.Material) ro
 	var s loginSettings
 	if err := json.Unmarshal(spec.Settings, &s); err != nil {
 		return rotation.ProbeResult{Answer: rotation.Inconclusive, Reason: "the probe's settings are malformed"}
+	}
+	if len(s.Trust) > 0 {
+		return s.trusts(ctx, spec, m)
 	}
 	roots, err := remote.Pool(spec.CA)
 	if err != nil {
@@ -173,10 +177,12 @@ func (t trial) at(ctx context.Context, endpoint string) rotation.EndpointResult 
 
 // A sight is what one address serves.
 type sight struct {
-	address string // without the port
-	ours    bool
-	serial  string
-	err     error
+	address  string // without the port
+	ours     bool
+	serial   string
+	by       string // who signed it
+	distrust error  // of what services trust: why it is not verified
+	err      error
 }
 
 // seen asks every address of an endpoint at once.
@@ -218,6 +224,12 @@ func (t trial) look(ctx context.Context, address string) sight {
 		state := conn.(*tls.Conn).ConnectionState()
 		_ = conn.Close() // nothing was sent
 		leaf := state.PeerCertificates[0]
+		if t.found == nil { // what services trust is tried
+			if out = (sight{serial: fmt.Sprintf("%x", leaf.SerialNumber), by: leaf.Issuer.String(), distrust: t.distrusts(state.PeerCertificates)}); out.distrust != nil {
+				return out
+			}
+			continue
+		}
 		ours := fingerprint(leaf) == fingerprint(t.found.leaf)
 		if ours && t.own.Answer == rotation.Alive {
 			sent := &issuance{leaf: leaf, chain: state.PeerCertificates}

@@ -9,7 +9,7 @@ import (
 
 // TestPage reads every section that docs/backends/certificate.md shows.
 func TestPage(t *testing.T) {
-	names := append((*certificate.Settings)(nil).NotBuilt(), (*certificate.ACME)(nil).NotBuilt()...)
+	names := (*certificate.ACME)(nil).NotBuilt()
 	rotationtest.Page(t, "certificate", certificate.Section, append(names, certificate.Settings{}.Fields()...),
-		certificate.Settings{}, certificate.ACME{}, certificate.HTTP01{}, certificate.DNS01{}, certificate.CertManager{})
+		certificate.Settings{}, certificate.ACME{}, certificate.HTTP01{}, certificate.DNS01{}, certificate.CertManager{}, certificate.RotateCA{})
 }

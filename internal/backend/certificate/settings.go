@@ -54,10 +54,10 @@ type Settings struct {
 
 	// CertManager is there if that is cert-manager.
 	CertManager *CertManager `yaml:"cert-manager"`
-}
 
-// NotBuilt names keys of later releases.
-func (*Settings) NotBuilt() []string { return []string{"rotate-ca"} }
+	// RotateCA is there if it is no certificate, but what services trust.
+	RotateCA *RotateCA `yaml:"rotate-ca"`
+}
 
 // Section decodes and checks the section. Its error joins what the decoder says and
 // a [rotation.Fault] for every problem of what was decoded all the same. No fault
@@ -76,8 +76,11 @@ const (
 
 // Fields returns the names of the fields of every version.
 func (s Settings) Fields() []string {
-	if s.Trigger != "" {
+	switch {
+	case s.Trigger != "":
 		return nil // no service of ours reads them
+	case s.RotateCA != nil:
+		return []string{fieldBundle}
 	}
 	return []string{fieldCertificate, fieldKey}
 }
@@ -91,7 +94,12 @@ func (Settings) DerivedFields() []string { return nil }
 
 // Pace returns how often the credential is rotated, and how long two of them are
 // valid, unless the configuration says otherwise. It is due at two thirds of its life, too.
-func (Settings) Pace() (every, overlap time.Duration) { return 365 * 24 * time.Hour, 48 * time.Hour }
+func (s Settings) Pace() (every, overlap time.Duration) {
+	if s.RotateCA != nil { // when other authorities are named
+		return 3650 * 24 * time.Hour, 48 * time.Hour
+	}
+	return 365 * 24 * time.Hour, 48 * time.Hour
+}
 
 // DueAt returns when a version is due by itself: at two thirds of its life; the zero time
 // if that is not on its record.
@@ -129,8 +137,10 @@ func (s Settings) check() error {
 		faults = append(faults, &rotation.Fault{Path: path, Text: fmt.Sprintf(format, args...), Tip: tip})
 	}
 	s.checkNames(fault)
-	managed := s.Trigger != "" || s.CertManager != nil
+	managed := s.Trigger != "" || s.CertManager != nil || s.RotateCA != nil
 	switch given := s.issuers(); {
+	case s.RotateCA != nil:
+		s.checkTrust(fault)
 	case managed:
 		s.checkManaged(fault)
 	case len(given) == 0:

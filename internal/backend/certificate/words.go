@@ -14,6 +14,7 @@ func (Settings) Documented() map[string]string {
 		"adopt":    "The path of the PEM file with the certificate that services serve today.",
 
 		"trigger":      "Who is told to issue it, where another system makes and keeps it: cert-manager.",
+		"rotate-ca":    "It is no certificate, but what services trust.",
 		"cert-manager": "The Certificate of cert-manager, and how Kubernetes is asked.",
 	}
 }

@@ -43,7 +43,7 @@ func (k *Keyring) Procedure(standard *rotation.Standard) rotation.Procedure {
 	return rotation.NewCeremony(standard, k)
 }
 
-// Place implements [rotation.Proceeder]: people have it, or nobody has.
+// Place implements [rotation.Placed]: people have it, or nobody has.
 func (k *Keyring) Place() rotation.Target { return rotation.Held{} }
 
 // Noun implements [rotation.Nouner].
@@ -156,7 +156,7 @@ func (k *Keyring) InForce(ctx context.Context, v rotation.Version) (said string,
 	return said, err
 }
 
-// Ways implements [rotation.Proceeder].
+// Ways implements [rotation.Placed].
 func (k *Keyring) Ways() map[rotation.Phase][]rotation.Way {
 	return map[rotation.Phase][]rotation.Way{
 		rotation.Prepare:  {{Does: "looks at Vault", Effect: "changes nothing"}},

@@ -70,7 +70,7 @@ func (s *Seal) Procedure(standard *rotation.Standard) rotation.Procedure {
 	return rotation.NewCeremony(standard, s)
 }
 
-// Place implements [rotation.Proceeder]: people have it, or nobody has.
+// Place implements [rotation.Placed]: people have it, or nobody has.
 func (s *Seal) Place() rotation.Target { return rotation.Held{} }
 
 // Noun implements [rotation.Nouner].
@@ -286,7 +286,7 @@ func (s *Seal) Examine(ctx context.Context) ([]rotation.Remark, error) {
 		Text: fmt.Sprintf("the %s is being made anew: %d of %d shares presented, nonce %s", s.kind.noun, under.Progress, under.Required, under.Nonce)}}, nil
 }
 
-// Ways implements [rotation.Proceeder].
+// Ways implements [rotation.Placed].
 func (s *Seal) Ways() map[rotation.Phase][]rotation.Way {
 	n, t := len(s.holders), s.shares.Threshold
 	return map[rotation.Phase][]rotation.Way{

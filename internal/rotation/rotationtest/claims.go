@@ -39,7 +39,7 @@ func (s Setup) Line() string {
 		return no
 	}
 	_, minted := s.Backend.(rotation.Minter)
-	_, ownWay := s.Backend.(rotation.Proceeder) // its system makes the value, and is told to
+	_, ownWay := s.Backend.(rotation.Placed) // its system makes the value, and is told to
 	atOnce := "yes"
 	if g, ok := s.Backend.(interface{ Gap() string }); ok {
 		atOnce = "no: " + ofTheTest.ReplaceAllString(g.Gap(), "a login")
