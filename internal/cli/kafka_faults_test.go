@@ -18,9 +18,13 @@ func TestBrokerCannotAnswer(t *testing.T) {
 		t.Skip("make faults runs it: KEYTURN_FAULTS=all")
 	}
 	t.Parallel()
-	phases := []string{"prepare", "validate", "cutover", "cleanup"}
 	kafka := testserver.NewKafka(t, 3)
-	c := newKafkaShop(t, kafka)
+	t.Run("principals", func(t *testing.T) { newKafkaShop(t, kafka).brokersDown(t) })
+	t.Run("mechanisms", func(t *testing.T) { newKafkaShop(t, kafka).onePrincipal().brokersDown(t) })
+}
+
+func (c *kafkaShop) brokersDown(t *testing.T) {
+	phases, kafka := []string{"prepare", "validate", "cutover", "cleanup"}, c.k
 	c.inDirectory()
 	c.ok("adopt", c.name)
 	stop := c.uses()
