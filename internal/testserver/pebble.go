@@ -139,16 +139,28 @@ func (p *Pebble) start(ctx context.Context, o PebbleOptions) (err error) {
 	return p.await(ctx)
 }
 
+// listen takes one port for the DNS server, by TCP and UDP: what is free of one kind may be taken of
+// the other.
+func (p *Pebble) listen() (err error) {
+	for range 20 {
+		port, err1 := freePort("udp", "127.0.0.1")
+		if err1 != nil {
+			return err1
+		}
+		if p.dnsStream, err = net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err != nil {
+			continue
+		}
+		if p.dns, err = net.ListenPacket("udp", p.dnsStream.Addr().String()); err == nil {
+			return nil
+		}
+		_ = p.dnsStream.Close()
+	}
+	return err
+}
+
 // serve starts what stands beside Pebble.
 func (p *Pebble) serve(status string) (err error) {
-	port, err := freePort("udp", "127.0.0.1")
-	if err != nil {
-		return err
-	}
-	if p.dnsStream, err = net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err != nil {
-		return err
-	}
-	if p.dns, err = net.ListenPacket("udp", p.dnsStream.Addr().String()); err != nil {
+	if err := p.listen(); err != nil {
 		return err
 	}
 	go p.resolve()
