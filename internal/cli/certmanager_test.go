@@ -103,11 +103,16 @@ func TestCertManager(t *testing.T) {
 			t.Errorf("a plan asks for %s %s", c.Method, c.Path)
 		}
 	}
+	s.ok("prepare", s.name)
+	if back := s.run("rollback", "--dry-run", "--reason", "look", s.name).stdout; !strings.Contains(back, "once cert-manager has issued there is no way back") || strings.Contains(back, "remove") {
+		t.Errorf("the plan of a rollback is\n%s", back)
+	}
+	s.ok("rollback", "--reason", "a drill", s.name)
 	stop := s.load()
 	for revision := 2; revision <= 3; revision++ {
 		s.manager.Behave(func(b *testserver.Behaviour) { b.Takes = 300 * time.Millisecond })
 		s.ok("rotate", "--wait", s.name)
-		s.done(revision, revision)
+		s.done(revision+1, revision) // version 2 was given up
 	}
 	if tried, failures := stop(); tried == 0 || len(failures) > 0 {
 		t.Errorf("of %d connections failed: %q", tried, failures)
@@ -117,6 +122,13 @@ func TestCertManager(t *testing.T) {
 	}
 	s.ok("check", s.name)
 	s.ok("doctor", s.name)
+	b, err := os.ReadFile(s.journal)
+	s.must(err)
+	for _, words := range []string{`"served":`, `"revision":3`, `"fingerprint":"`, `"shown_ms":`, `"code":"superseded"`} {
+		if !strings.Contains(string(b), words) {
+			t.Errorf("the journal lacks %s", words)
+		}
+	}
 	s.fails(3, []string{"no rotation"}, "rollback", "--reason", "too late", s.name)
 }
 

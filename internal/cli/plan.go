@@ -334,24 +334,16 @@ func printWay(w io.Writer, phase rotation.Phase, c rotation.CredentialPlan) bool
 	return c.Ways != nil
 }
 
-// waysBack are those of what goes a way of its own, which is a batch by itself.
-func waysBack(p rotation.Plan) (out []rotation.Way) {
-	for _, c := range p.Credentials {
-		if c.To != 0 {
-			out = append(out, c.Ways[rotation.Rollback]...)
-		}
-	}
-	return out
-}
-
 // printBack prints what a rollback does.
 func printBack(w io.Writer, p rotation.Plan) {
-	if ways := waysBack(p); len(ways) > 0 {
-		for _, way := range ways {
-			fmt.Fprintf(w, "  rollback\t%s\t%s\n", way.Does, way.Effect)
+	for _, c := range p.Credentials {
+		for _, way := range c.Ways[rotation.Rollback] {
+			if c.To != 0 {
+				fmt.Fprintf(w, "  rollback\t%s\t%s\n", way.Does, way.Effect)
+			}
 		}
-		return
 	}
+	p.Credentials = slices.DeleteFunc(slices.Clone(p.Credentials), func(c rotation.CredentialPlan) bool { return c.Ways != nil })
 	switch {
 	case slices.ContainsFunc(p.Credentials, func(c rotation.CredentialPlan) bool { return c.Moved }):
 		printChanges(w, "rollback", "its old", p)

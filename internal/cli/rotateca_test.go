@@ -7,10 +7,13 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/docker/docker/api/types/swarm"
 
 	"github.com/keyturn/keyturn/internal/testserver"
 )
@@ -201,4 +204,119 @@ func TestRotateCACrash(t *testing.T) {
 		c.trust("old", "next")
 		return c.killedAt(at, c.load())
 	})
+}
+
+// onSwarm deploys a service whose tasks serve a certificate and verify each other's by the bundle
+// that is mounted, all the time.
+func (c *caShop) onSwarm() *stack {
+	c.t.Helper()
+	engine := stackEngine(c.t)
+	c.name = fmt.Sprintf("ca%d", serial.Add(1))
+	k := &stack{shop: c.shop, engine: engine, client: engine.Client(), service: c.name + "_web", secret: c.name + "_bundle", load: filepath.Join(filepath.Dir(c.config), "load")}
+	k.must(os.Mkdir(k.load, 0o777))
+	c.trustOnSwarm(k, "old")
+	network := k.overlay(k.name)
+	bundle, err := engine.CreateSecret(c.t.Context(), k.secret, c.old.PEM)
+	k.must(err)
+	bundle.File.Name, bundle.File.Mode = "bundle.pem", 0o444
+	spec := k.specOf(bundle, filepath.Join(filepath.Dir(c.config), "old.pem"), "TLS_LISTEN=:8443", "TLS_CONNECT=tasks."+k.service+":8443", "TLS_NAME=orders.test", "TLS_ROOTS=/run/secrets/bundle.pem",
+		"TLS_CERT_FILE=/run/secrets/leaf.pem", "TLS_KEY_FILE=/run/secrets/leaf.key", "LOAD_EVERY=200ms")
+	spec.TaskTemplate.ContainerSpec.Secrets = append(spec.TaskTemplate.ContainerSpec.Secrets, c.leaf(engine, c.old)...)
+	spec.TaskTemplate.Networks = []swarm.NetworkAttachmentConfig{{Target: network}}
+	spec.EndpointSpec = &swarm.EndpointSpec{Mode: swarm.ResolutionModeDNSRR}
+	k.serve(spec)
+	return k
+}
+
+// trustOnSwarm names what is to be trusted.
+func (c *caShop) trustOnSwarm(k *stack, files ...string) {
+	c.t.Helper()
+	dir := filepath.Dir(c.config)
+	k.must(os.WriteFile(k.config, []byte(fmt.Sprintf(`version: 1
+journal: file:%[1]s
+swarm: {host: "%[2]s", image: "%[3]s"}
+credentials:
+  %[4]s:
+    certificate:
+      names: [orders.test]
+      probe: ["tls://tasks.%[5]s:8443"]
+      rotate-ca: {trust: [%[6]s/%[7]s.pem]}
+    services:
+      %[5]s: {file: {TLS_ROOTS: bundle}}
+    secrets: {bundle: %[4]s_bundle}
+    minimum-age: 0s
+    overlap: 1s
+    rollout: {monitor: 2s, health-timeout: 60s, timeout: 240s}
+`, k.journal, k.engine.Host(), probeImage, k.name, k.service, dir, strings.Join(files, ".pem, "+dir+"/"))), 0o600))
+}
+
+// leaf makes the secrets of a certificate that an authority signs.
+func (c *caShop) leaf(engine *testserver.Engine, by *testserver.Authority) (refs []*swarm.SecretReference) {
+	c.t.Helper()
+	cert, key, err := by.Issue(testserver.Certificate{Names: []string{"orders.test"}})
+	c.must(err)
+	for file, value := range map[string][]byte{"leaf.pem": cert, "leaf.key": key} {
+		ref, err := engine.CreateSecret(c.t.Context(), fmt.Sprintf("%s-%s-%d", c.name, strings.ReplaceAll(file, ".", "-"), serial.Add(1)), value)
+		c.must(err)
+		ref.File.Name, ref.File.Mode = file, 0o400
+		refs = append(refs, ref)
+	}
+	return refs
+}
+
+// TestRotateCAOnSwarm follows one authority by another while the tasks of a service verify each
+// other all the time: none fails.
+func TestRotateCAOnSwarm(t *testing.T) {
+	journey(t)
+	t.Parallel()
+	c := newCAShop(t)
+	k := c.onSwarm()
+	k.ok("adopt", k.name)
+	k.ok("doctor")
+
+	c.trustOnSwarm(k, "old", "next")
+	t.Log(k.ok("plan", k.name))
+	k.ok("rotate", "--wait", k.name)
+	c.doneOnSwarm(k, 2)
+
+	c.trustOnSwarm(k, "next") // too early
+	k.ok("prepare", k.name)
+	before := k.tasks()
+	k.fails(1, []string{"signed by", "rolled back"}, "validate", k.name)
+	if !slices.Equal(before, k.tasks()) {
+		t.Error("tasks were replaced though nothing was cut over")
+	}
+	c.doneOnSwarm(k, 2)
+
+	leaves := c.leaf(k.engine, c.next) // somebody rotates the certificate
+	begun := time.Now()
+	k.change(func(spec *swarm.ServiceSpec) {
+		all := &spec.TaskTemplate.ContainerSpec.Secrets
+		*all = append(slices.DeleteFunc(*all, func(r *swarm.SecretReference) bool { return strings.HasPrefix(r.File.Name, "leaf.") }), leaves...)
+	})
+	for end := begun.Add(4 * time.Minute); ; time.Sleep(time.Second) {
+		if s := k.inspect().UpdateStatus; s != nil && s.State == swarm.UpdateStateCompleted && s.CompletedAt != nil && s.CompletedAt.After(begun) {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("the update does not end: %+v", k.inspect().UpdateStatus)
+		}
+	}
+	k.ok("rotate", "--wait", k.name)
+	k.noneFailed()
+	k.ok("check")
+	c.doneOnSwarm(k, 4)
+}
+
+// doneOnSwarm checks that one version is in service, and nothing is left of the others.
+func (c *caShop) doneOnSwarm(k *stack, current int) {
+	c.t.Helper()
+	if p := k.status(); p.Current != current || p.Pending != 0 || p.Previous != 0 || p.Queue != 0 {
+		c.t.Errorf("status is %+v, want only version %d", p, current)
+	}
+	k.settled()
+	if got, want := k.objects(), []string{fmt.Sprintf("secret %s_v%d", k.secret, current), "service " + k.service}; !slices.Equal(got, want) {
+		c.t.Errorf("on the Swarm there are %q, want %q", got, want)
+	}
+	k.ok("audit", "verify")
 }

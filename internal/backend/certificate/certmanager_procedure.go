@@ -32,9 +32,10 @@ func (m *Managed) Procedure(s *rotation.Standard) rotation.Procedure { return tr
 // Ways implements [rotation.Placed].
 func (m *Managed) Ways() map[rotation.Phase][]rotation.Way {
 	return map[rotation.Phase][]rotation.Way{
-		rotation.Prepare: {{Does: "looks, and changes nothing", Effect: "restarts nothing"}},
-		rotation.Cutover: {{Does: "cert-manager issues " + m.manager.name() + " again, and overwrites its Secret", Effect: "restarts nothing; no way back"}},
-		rotation.Cleanup: {{Does: "shows that the certificate before is served nowhere; it is not revoked", Effect: "restarts nothing"}},
+		rotation.Prepare:  {{Does: "looks, and changes nothing", Effect: "restarts nothing"}},
+		rotation.Cutover:  {{Does: "cert-manager issues " + m.manager.name() + " again, and overwrites its Secret", Effect: "restarts nothing; no way back"}},
+		rotation.Rollback: {{Does: "gives up what was prepared; once cert-manager has issued there is no way back", Effect: "restarts nothing"}},
+		rotation.Cleanup:  {{Does: "shows that the certificate before is served nowhere; it is not revoked", Effect: "restarts nothing"}},
 	}
 }
 
