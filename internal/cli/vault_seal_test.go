@@ -285,6 +285,7 @@ func TestVaultSeal(t *testing.T) {
 
 // TestVaultRecovery does the same with the recovery key of a Vault that unseals itself.
 func TestVaultRecovery(t *testing.T) {
+	journey(t)
 	t.Parallel()
 	g := newSealShop(t, testserver.NewAutoVault(t), "recovery")
 	g.ceremonies()
@@ -293,6 +294,7 @@ func TestVaultRecovery(t *testing.T) {
 
 // TestOpenBaoSeal does the same on OpenBao, which has paths and commands of its own for it.
 func TestOpenBaoSeal(t *testing.T) {
+	journey(t)
 	t.Parallel()
 	g := newSealShop(t, testserver.NewOpenBao(t, 1), "seal")
 	g.ceremonies()
@@ -402,6 +404,7 @@ func (g *sealShop) isStill(current int, shares []string) {
 // is begun again; with the new ones made, they are tried, and are refused. The old ones are in force all
 // the time, and people can go back to them.
 func TestVaultSealLost(t *testing.T) {
+	journey(t)
 	t.Parallel()
 	g := beginsSeal(t)
 	g.presents("update", g.valid[0])
@@ -466,6 +469,7 @@ func TestVaultSealBack(t *testing.T) {
 // TestVaultSealMistaken has people present the wrong shares to the trials: what is in force is found,
 // whatever they say.
 func TestVaultSealMistaken(t *testing.T) {
+	journey(t)
 	t.Parallel()
 	g := beginsSeal(t)
 	g.presents("update", g.valid[:2]...)
