@@ -122,7 +122,7 @@ func TestContractOnVault(t *testing.T) {
 		f := newPKI(t, server, nil)
 		s := rotationtest.Setup{Backend: f.backend(func(m made) {
 			if breaks {
-				m.Patience, m.Timeout = 5*time.Second, 2*time.Second
+				m.Patience, m.Timeout = 5*time.Second, time.Second
 			}
 		}), Credential: f.name, Login: certificate.Login, Patience: 10 * time.Second,
 			Claims: &rotationtest.Claims{Kind: "Certificates by Vault's PKI engine", Page: "certificate.md#an-authority-of-your-own-vault", Value: "the key ours, the certificate theirs",
