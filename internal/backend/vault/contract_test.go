@@ -55,7 +55,10 @@ func breakable(t *testing.T, server *testserver.Vault) rotationtest.Setup {
 		all = append(all, i)
 	}
 	most := all[:len(all)/2+1] // of them must be there for anything to be decided
-	repair := func() { f.must(server.Unseal(context.Background(), all...)) }
+	repair := func() {
+		f.must(server.Unseal(context.Background(), all...))
+		server.Active(t)
+	}
 	return rotationtest.Setup{
 		Backend: f.backend(), Credential: f.name, Login: vault.Login, Patience: time.Minute,
 		Break: map[string]func(*testing.T) func(){
@@ -85,9 +88,28 @@ func breakable(t *testing.T, server *testserver.Vault) rotationtest.Setup {
 				for server.Sealed(t) < len(most) { // of three the last one cannot lead alone
 					server.Seal(t)
 				}
+				f.unled()
 				return repair
 			},
 		},
+	}
+}
+
+// unled waits until no node takes itself for the leader: OpenBao's last one does for a while.
+func (f *fixture) unled() {
+	f.t.Helper()
+	leads := func(i int) bool {
+		var is struct {
+			Self bool `json:"is_self"`
+		}
+		return f.server.CallAt(context.Background(), i, "", http.MethodGet, "/v1/sys/leader", nil, &is) == nil && is.Self
+	}
+	for i := range f.server.URLs() {
+		for end := time.Now().Add(time.Minute); leads(i); time.Sleep(100 * time.Millisecond) {
+			if time.Now().After(end) {
+				f.t.Fatalf("node %d leads without any other", i+1)
+			}
+		}
 	}
 }
 
