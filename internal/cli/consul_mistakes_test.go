@@ -44,13 +44,7 @@ func TestConsulMistakes(t *testing.T) {
 		return strings.Replace(replaced(gossip, text), "gossip-key: key", "token: token", 1)
 	}
 	const read = `node_prefix "" { policy = "read" }`
-	for name, c := range map[string]struct {
-		config, env string
-		first       func()
-		command     string
-		code        int
-		words       []string
-	}{
+	g.meets(whole, map[string]shopMistake{
 		"a place without a port":       {config: replaced(dc.Serf()[0], "consul-1"), code: 2, words: []string{"names no host with a port"}},
 		"rights of a gossip key":       {config: replaced(gossip, gossip+", policies: [a]"), code: 2, words: []string{"said of a token"}},
 		"two kinds at once":            {config: replaced(gossip, gossip+`, agent-token: {agents: ["https://h:1"]}`), code: 2, words: []string{"a gossip key is rotated, and no token"}},
@@ -65,36 +59,9 @@ func TestConsulMistakes(t *testing.T) {
 		"sees no member":               {env: as(`keyring = "write"`), code: 3, words: []string{"whether one is down cannot be told"}},
 		"nothing answers":              {config: replaced(dc.URLs()[0], "https://127.0.0.1:1"), code: 4, words: []string{"is it running, and can it be reached from here?"}},
 		"nothing on record":            {code: 3, words: []string{"no gossip key is on record", "keyturn adopt"}},
-		"the target has another":       {first: holds("c29tZSBvdGhlciBrZXkgb2YgMzIgYnl0ZXMgaXMhISE="), command: "adopt", code: 3, words: []string{"another key than the version's"}},
-		"the target has no key at all": {first: holds("hunter2"), command: "adopt", code: 3, words: []string{"no gossip key"}},
-	} {
-		t.Run(name, func(t *testing.T) {
-			here := *g.shop
-			dir := t.TempDir()
-			here.t, here.config, here.journal = t, filepath.Join(dir, "keyturn.yml"), filepath.Join(dir, "journal.jsonl")
-			text := c.config
-			if text == "" {
-				text = whole
-			}
-			here.must(os.WriteFile(here.config, []byte(strings.Replace(text, g.journal, here.journal, 1)), 0o600))
-			command := c.command
-			if command == "adopted" {
-				here.ok("adopt", g.name)
-				command = ""
-			}
-			if command == "" {
-				command = "prepare"
-			}
-			if c.env != "" {
-				here.env = append(here.env[:len(here.env):len(here.env)], c.env)
-			}
-			if c.first != nil {
-				c.first()
-				defer holds(dc.GossipKey())()
-			}
-			here.fails(c.code, append(c.words, "hint: "), command, g.name)
-		})
-	}
+		"the target has another":       {first: holds("c29tZSBvdGhlciBrZXkgb2YgMzIgYnl0ZXMgaXMhISE="), then: holds(dc.GossipKey()), command: "adopt", code: 3, words: []string{"another key than the version's"}},
+		"the target has no key at all": {first: holds("hunter2"), then: holds(dc.GossipKey()), command: "adopt", code: 3, words: []string{"no gossip key"}},
+	})
 	if after, _, err := g.rings(); err != nil || len(after) != len(before) {
 		t.Errorf("there are %d gossip keys, and there were %d: %v", len(after), len(before), err)
 	}

@@ -58,7 +58,7 @@ type Server struct {
 func Open(ctx context.Context, a Access, o remote.Options) (*Client, error) {
 	token, err := a.Token.Read(o.Getenv)
 	if err != nil {
-		return nil, rotation.Classify(rotation.Invalid, "", fmt.Errorf("%s: the administrator's token: %w", a.Name, err))
+		return nil, rotation.Classify(rotation.Invalid, "put it where token: says, from the runner's secrets", fmt.Errorf("%s: the administrator's token: %w", a.Name, err))
 	}
 	if o.Ready != nil {
 		if err := o.Ready(ctx); err != nil {

@@ -47,8 +47,8 @@ func (c *Client) Anew() { c.lead = lead{} }
 // nobody is told as the leader by who follows, and knows none.
 const nobody = "nobody"
 
-// FindLeader asks every server whether it leads: the number of the first that says so, or
-// -1 and whom the others tell; "" if they tell nothing.
+// FindLeader asks every server whether it leads: the number of the first that says so, in their
+// order as far as they answer together, or -1 and whom the others tell; "" if they tell nothing.
 func (c *Client) FindLeader(ctx context.Context) (leads int, told string) {
 	ctx, cancel := context.WithTimeout(ctx, c.Timeout)
 	type said struct {
@@ -68,19 +68,41 @@ func (c *Client) FindLeader(ctx context.Context) (leads int, told string) {
 			answers <- said{i, is}
 		})
 	}
+	leads = -1
+	var waited <-chan time.Time
 	for range c.Servers {
-		switch a := <-answers; {
-		case a.is == nil:
-		case a.is.IsSelf || !a.is.HAEnabled:
-			return a.i, ""
-		case a.is.LeaderAddress != "":
-			told = a.is.LeaderAddress
-		case told == "":
-			told = nobody
+		select {
+		case <-waited:
+			return leads, ""
+		case a := <-answers:
+			switch {
+			case a.is == nil:
+			case a.is.IsSelf || !a.is.HAEnabled:
+				if leads < 0 || a.i < leads {
+					leads = a.i
+				}
+				if waited == nil {
+					waited = time.After(together)
+				}
+			case a.is.LeaderAddress != "":
+				told = a.is.LeaderAddress
+			case told == "":
+				told = nobody
+			}
+		}
+		if leads == 0 {
+			return leads, ""
 		}
 	}
-	return -1, told
+	if leads >= 0 {
+		told = ""
+	}
+	return leads, told
 }
+
+// together is how long the others are waited for once one said that it leads: several may,
+// where something stands before them.
+const together = 100 * time.Millisecond
 
 func sameURL(a, b string) bool { return strings.TrimRight(a, "/") == strings.TrimRight(b, "/") }
 
