@@ -57,7 +57,7 @@ func (c *kafkaShop) uses() (stop func() (tried int, failures []string)) {
 		}
 		client := c.k.ClientBy(c.t, mechanism, user, string(password), kgo.ProducerLinger(0))
 		defer client.Close()
-		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute) // with a broker down, the others must agree first
 		defer cancel()
 		return true, client.ProduceSync(ctx, &kgo.Record{Topic: c.name, Value: []byte("x")}).FirstErr()
 	})
