@@ -23,6 +23,6 @@ func (t trial) leaderFirst(ctx context.Context) []string {
 		}
 		c.Servers = append(c.Servers, s)
 	}
-	leads, _ := c.FindLeader(ctx)
+	leads, _, _ := c.FindLeader(ctx) // without one, in the order that they have
 	return vaultapi.InFront(all, max(0, leads))
 }

@@ -24,7 +24,7 @@ func TestFollowers(t *testing.T) {
 	b := f.backend(func(s *vault.Settings) { s.Servers, s.AppRole.Probe = named, named })
 	v0, good := f.armed(b, 100)
 	late := 0
-	for number := 1; number <= 5; number++ {
+	for number := 1; number <= 3; number++ {
 		v, m := f.armed(b, number)
 		alone := f.byHand(nil) // what a follower says by itself
 		if err := server.CallAt(t.Context(), (leader+1)%3, server.Token, http.MethodPost, "/v1/auth/approle/role/"+f.name+"/secret-id-accessor/lookup", map[string]string{"secret_id_accessor": alone.Accessor}, nil); err != nil {

@@ -2,6 +2,7 @@ package vaultapi
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"sync"
@@ -24,12 +25,14 @@ type lead struct {
 
 // LeaderFirst has the node that leads asked first. OpenBao's others answer by themselves what
 // is only read: a moment late, and also while nobody leads. So without a leader nothing is
-// known. A server that says nothing of that, or names a leader that is none of the servers,
-// such as one behind a load balancer, is asked as it is.
+// known, nor if no server answers. A server that does not say who leads, or names one that is
+// none of the servers, such as one behind a load balancer, is asked as it is.
 func (c *Client) LeaderFirst(ctx context.Context) error {
 	c.lead.once.Do(func() {
-		leads, told := c.FindLeader(ctx)
+		leads, told, err := c.FindLeader(ctx)
 		switch known := func(s Server) bool { return sameURL(s.URL, told) }; {
+		case err != nil:
+			c.lead.err = err
 		case leads >= 0:
 			c.Servers = InFront(c.Servers, leads)
 		case told == nobody:
@@ -48,12 +51,14 @@ func (c *Client) Anew() { c.lead = lead{} }
 const nobody = "nobody"
 
 // FindLeader asks every server whether it leads: the number of the first that says so, in their
-// order as far as they answer together, or -1 and whom the others tell; "" if they tell nothing.
-func (c *Client) FindLeader(ctx context.Context) (leads int, told string) {
+// order as far as they answer together, or -1 and whom the others tell; "" if they tell nothing. Its error is that none
+// answered.
+func (c *Client) FindLeader(ctx context.Context) (leads int, told string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, c.Timeout)
 	type said struct {
-		i  int
-		is *api.LeaderResponse
+		i   int
+		is  *api.LeaderResponse
+		err error
 	}
 	answers := make(chan said, len(c.Servers))
 	var wg sync.WaitGroup
@@ -62,21 +67,20 @@ func (c *Client) FindLeader(ctx context.Context) (leads int, told string) {
 	for i, s := range c.Servers {
 		wg.Go(func() {
 			is, err := s.API.Sys().LeaderWithContext(ctx)
-			if err != nil {
-				is = nil // it says so itself when it is asked
-			}
-			answers <- said{i, is}
+			answers <- said{i, is, c.Wrap(s.URL, "asking who leads", err)}
 		})
 	}
+	errs, silent := make([]error, len(c.Servers)), true
 	leads = -1
 	var waited <-chan time.Time
 	for range c.Servers {
 		select {
 		case <-waited:
-			return leads, ""
+			return leads, "", nil
 		case a := <-answers:
+			errs[a.i], silent = a.err, silent && a.err != nil && rotation.ClassOf(a.err) == rotation.Unknown
 			switch {
-			case a.is == nil:
+			case a.err != nil: // it says so itself when it is asked
 			case a.is.IsSelf || !a.is.HAEnabled:
 				if leads < 0 || a.i < leads {
 					leads = a.i
@@ -91,13 +95,16 @@ func (c *Client) FindLeader(ctx context.Context) (leads int, told string) {
 			}
 		}
 		if leads == 0 {
-			return leads, ""
+			return leads, "", nil
 		}
 	}
-	if leads >= 0 {
+	switch {
+	case leads >= 0:
 		told = ""
+	case silent:
+		return leads, "", errors.Join(errs...)
 	}
-	return leads, told
+	return leads, told, nil
 }
 
 // together is how long the others are waited for once one said that it leads: several may,
