@@ -19,7 +19,13 @@ func (c Credential) Elsewhere() string {
 var ofTargets = []string{"services", "secrets", "render", "stack", "ignore", "restart", "mounts", "rollout", "through"}
 
 // ofOverlaps are the keys that mean something only where two versions are valid at once.
-var ofOverlaps = []string{"overlap", "grace", "bound", "expiry", "accept-gap"}
+var ofOverlaps = []string{"overlap", "grace", "bound", "expiry"}
+
+// oneAtATime reports whether two versions are never valid at once.
+func (c Credential) oneAtATime() bool {
+	_, overlap := pace(c.Settings)
+	return overlap == 0
+}
 
 // elsewhere refuses what is of a target where there is none, and what is of an overlap where
 // there is none.
@@ -29,7 +35,10 @@ func (p *parser) elsewhere(cfg *Config, c *Credential, n *yaml.Node, key string)
 			p.fault(at(n, name), join(key, name), "leave it out", "no target has the credential: %s", c.Elsewhere())
 		}
 	}
-	if _, overlap := pace(c.Settings); overlap == 0 {
+	if a := c.Approve.Of("cutover"); a != nil && a.PullRequest && !p.faults.below(key+".approve.cutover") {
+		p.fault(at(n, "approve", "cutover", "pull-request"), key+".approve.cutover.pull-request", "write environment: prod-cutover", "there is no stack file that a pull request could change")
+	}
+	if c.oneAtATime() {
 		for _, name := range ofOverlaps {
 			if child(n, name) != nil && !p.faults.below(join(key, name)) {
 				p.fault(at(n, name), join(key, name), "leave it out", "one version is valid at a time: %s", c.Elsewhere())

@@ -3,6 +3,7 @@ package config_test
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -16,17 +17,31 @@ type kept struct {
 
 func (kept) Elsewhere() string { return "the system keeps it" }
 
+// one is the section of a backend of which one version is valid at a time.
+type one struct {
+	Name string `yaml:"name"`
+}
+
+func (one) Elsewhere() string             { return "people hold it" }
+func (one) Pace() (_, none time.Duration) { return 24 * time.Hour, 0 }
+
 // TestElsewhere needs no target, and takes nothing that is of one.
 func TestElsewhere(t *testing.T) {
+	const alone = "version: 1\ncredentials:\n  a:\n    system: {name: x}\n"
 	sections := map[string]config.Section{"postgres": section, "system": func(decode func(any) error) (any, error) {
 		var s kept
 		err := decode(&s)
 		return s, err
+	}, "people": func(decode func(any) error) (any, error) {
+		var s one
+		err := decode(&s)
+		return s, err
 	}}
-	const alone = "version: 1\ncredentials:\n  a:\n    system: {name: x}\n"
+	held := strings.Replace(alone, "system:", "people:", 1)
 	parse := func(text string) (*config.Config, error) { return config.Parse("f.yml", []byte(text), sections) }
 	for text, want := range map[string][]bool{ // a swarm, a directory
 		alone:                                 {false, false},
+		held:                                  {false, false},
 		"directory: {path: /srv/c}\n" + alone: {false, true},
 		"swarm: {image: \"x:1\"}\n" + alone:   {true, false},
 		alone + "  b:\n    postgres: {admin: postgres://k@db/x, role: x}\n    services: {api: {file: {P: password}}}\n": {true, false},
@@ -55,6 +70,14 @@ func TestElsewhere(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), "credentials.a."+key+": no target has the credential: the system keeps it\nhint: leave it out") {
 			t.Errorf("%s: %v, want it refused", line, err)
 		}
+	}
+	for _, line := range []string{"overlap: 1h", "grace: 1h", "bound: 2d", "expiry: strict"} {
+		if _, err := parse(held + "    " + line + "\n"); err == nil || !strings.Contains(err.Error(), "one version is valid at a time: people hold it\nhint: leave it out") {
+			t.Errorf("%s: %v, want it refused", line, err)
+		}
+	}
+	if _, err := parse(held + "    approve: {cutover: {pull-request: true}}\n"); err == nil || !strings.Contains(err.Error(), "no stack file that a pull request could change") {
+		t.Errorf("a pull request: %v, want it refused", err)
 	}
 	if _, err := parse("actions-secrets: {repository: acme/orders}\n" + alone); err == nil || !strings.Contains(err.Error(), "the others are secrets of GitHub") {
 		t.Errorf("beside secrets of GitHub: %v, want it refused", err)

@@ -81,6 +81,9 @@ func (c *Config) full(cred Credential) (*yaml.Node, error) {
 	if c.ActionsSecrets != nil {
 		e.Stack, e.Ignore, e.Rollout = nil, nil, Rollout{HealthTimeout: cred.Rollout.HealthTimeout}
 	}
+	if cred.Elsewhere() != "" && cred.oneAtATime() {
+		e.Overlap, e.Grace, e.Bound, e.Expiry = nil, nil, nil, ""
+	}
 	if cred.Elsewhere() != "" {
 		e.Through, e.Stack, e.Render, e.Secrets, e.Ignore, e.Restart, e.Mounts, e.Rollout = "", nil, nil, nil, nil, nil, "", Rollout{}
 	}
