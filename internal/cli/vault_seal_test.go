@@ -289,6 +289,14 @@ func TestVaultRecovery(t *testing.T) {
 	t.Parallel()
 	g := newSealShop(t, testserver.NewAutoVault(t), "recovery")
 	g.ceremonies()
+	g.fails(3, []string{"the recovery key is ended by the next one alone"}, "revoke", "--mode", "immediate", "--reason", "a share was stolen", g.name)
+	stolen := g.valid
+	stop := g.people()
+	g.during("") // the record says it
+	g.ok("revoke", "--mode", "fast", "--reason", "a share was stolen", g.name)
+	stop()
+	g.inForce(g.valid, stolen)
+	g.nothing()
 	g.canaries()
 }
 

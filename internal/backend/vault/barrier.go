@@ -109,7 +109,7 @@ func (k *Keyring) End(_ context.Context, v rotation.Version, _ rotation.Why) err
 	if v.State != rotation.Current {
 		return nil
 	}
-	return refused("make another one: keyturn revoke --mode fast --reason …", "an encryption key is ended by the next one alone")
+	return refused("make another one: keyturn revoke --mode fast --reason …", "the encryption key is ended by the next one alone")
 }
 
 // ProbeSpec implements [rotation.Backend]. Nobody has the key.

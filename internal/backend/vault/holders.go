@@ -21,7 +21,7 @@ type holder struct {
 	key   string // its public part as Vault takes it: base64 of the packets
 }
 
-// short is what people compare a key by.
+// short is by what a file of the holder is told from the others.
 func (h holder) short() string { return strings.ToUpper(h.print[max(0, len(h.print)-16):]) }
 
 // readHolder reads an OpenPGP public key, armored or not.

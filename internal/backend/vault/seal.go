@@ -91,7 +91,7 @@ func (s *Seal) Identify(_ context.Context, next rotation.Version, _ []rotation.V
 	next = next.Clone()
 	var who []string
 	for _, h := range s.holders {
-		who = append(who, h.short())
+		who = append(who, strings.ToUpper(h.print))
 	}
 	next.Identity = fmt.Sprintf("%d of %d for %s", s.shares.Threshold, len(s.holders), strings.Join(who, " "))
 	next.Public = map[string]string{publicShares: strconv.Itoa(len(s.holders)), publicThreshold: strconv.Itoa(s.shares.Threshold)}
@@ -125,7 +125,7 @@ func (s *Seal) End(_ context.Context, v rotation.Version, _ rotation.Why) error 
 	if v.State != rotation.Current {
 		return nil
 	}
-	return refused("make another one: keyturn revoke --mode fast --reason …, and have the holders at hand", "an %s is ended by the next one alone", s.kind.noun)
+	return refused("make another one: keyturn revoke --mode fast --reason …, and have the holders at hand", "the %s is ended by the next one alone", s.kind.noun)
 }
 
 // ProbeSpec implements [rotation.Backend]. Nobody but the holders can try a share.
