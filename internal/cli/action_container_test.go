@@ -203,6 +203,7 @@ func readOutputs(t testing.TB, text string) map[string]string {
 // is run as the runner runs it. They share the journal, the Swarm and the database,
 // and nothing else. One of them is killed, and run again.
 func TestActionInContainers(t *testing.T) {
+	journey(t)
 	t.Parallel()
 	k := newStack(t, servers.postgres.Get(t), []string{"overlap: 1h"})
 	k.buildAction()

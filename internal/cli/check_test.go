@@ -89,6 +89,7 @@ func TestCheck(t *testing.T) {
 // TestCheckOnSwarm looks for values that stand in the clear, and for mounts that are not
 // as declared.
 func TestCheckOnSwarm(t *testing.T) {
+	journey(t)
 	t.Parallel()
 	k := newStack(t, servers.postgres.Get(t), []string{"overlap: 24h"})
 	k.ok("adopt", k.name)

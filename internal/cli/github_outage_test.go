@@ -15,6 +15,7 @@ import (
 // services are moved all the same, and the next job, which shares nothing with that
 // one, sends what it could not. Hard problem 40.
 func TestGitHubOutage(t *testing.T) {
+	journey(t)
 	t.Parallel()
 	k := newStack(t, servers.postgres.Get(t), []string{"overlap: 2s"})
 	f := k.onGitHub()

@@ -155,6 +155,7 @@ func TestRevokeAll(t *testing.T) {
 // TestRevokeOnSwarm revokes what a service logs in with all the time: fast, and no login
 // fails; at once, and the service works again when it has been moved.
 func TestRevokeOnSwarm(t *testing.T) {
+	journey(t)
 	t.Parallel()
 	k := newStack(t, servers.postgres.Get(t), []string{"overlap: 24h", "rollout: {monitor: 1s, health-timeout: 20s, timeout: 90s}"})
 	k.ok("adopt", k.name)

@@ -102,6 +102,7 @@ func TestCrashMatrixSingle(t *testing.T) {
 // TestSwarmSingleRole rotates on a Swarm: the application fails in the gap, and at
 // no other time.
 func TestSwarmSingleRole(t *testing.T) {
+	journey(t)
 	t.Parallel()
 	k := newStack(t, servers.postgres.Get(t), append(oneRole, "overlap: 1h"))
 	k.ok("adopt", k.name)

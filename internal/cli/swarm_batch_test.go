@@ -15,6 +15,7 @@ import (
 // TestSwarmRenderedURL rotates an application that reads a whole connection
 // string at a fixed path, and nothing else.
 func TestSwarmRenderedURL(t *testing.T) {
+	journey(t)
 	t.Parallel()
 	pg := servers.postgres.Get(t)
 	url := func(user, password, database string) string {
@@ -60,6 +61,7 @@ func worker(k *stack) {
 // TestSwarmTwoServices rotates a credential that two services read: both are on
 // the new version after one cutover, each task was replaced once.
 func TestSwarmTwoServices(t *testing.T) {
+	journey(t)
 	t.Parallel()
 	k := newStack(t, servers.postgres.Get(t), nil)
 	worker(k)

@@ -112,6 +112,7 @@ func TestSwarmStrippedMount(t *testing.T) {
 // TestSwarmTwoRuns starts a second run beside one that is under way, with the
 // same journal and from a machine that has another.
 func TestSwarmTwoRuns(t *testing.T) {
+	journey(t)
 	t.Parallel()
 	k := newStack(t, servers.postgres.Get(t), nil)
 	k.ok("adopt", k.name)

@@ -17,6 +17,7 @@ import (
 // rotation a second time. Under load no login fails, and the stack that is
 // deployed from the edited file is the one that runs.
 func TestTenMinutes(t *testing.T) {
+	journey(t)
 	t.Parallel()
 	newWorkspace(t, servers.postgres.Get(t), fromFile).tenMinutes()
 }
