@@ -90,7 +90,7 @@ func TestCertificateThroughSwarm(t *testing.T) {
 func TestCrashVaultCertificate(t *testing.T) {
 	t.Parallel()
 	server := servers.vault.Get(t)
-	everyCrash(t, oneOfEight, func(t *testing.T, at int) result {
+	everyCrash(t, oneOfSixteen, func(t *testing.T, at int) result {
 		if at > 0 {
 			t.Parallel()
 		}

@@ -151,7 +151,7 @@ func TestCertManagerRevoke(t *testing.T) {
 // TestCertManagerCrash kills keyturn with -9 around every record and effect.
 func TestCertManagerCrash(t *testing.T) {
 	t.Parallel()
-	everyCrash(t, oneOfEight, func(t *testing.T, at int) result {
+	everyCrash(t, oneOfSixteen, func(t *testing.T, at int) result {
 		s := newManagedShop(t)
 		s.ok("adopt", s.name)
 		stop := s.load()

@@ -78,6 +78,9 @@ func everyCrash(t *testing.T, sample func(i int) bool, run func(t *testing.T, at
 // and the latter in turn.
 func oneOfEight(i int) bool { return i%16 == 0 || i%16 == 9 }
 
+// oneOfSixteen is one for what takes long at each point.
+func oneOfSixteen(i int) bool { return i%32 == 16 || i%32 == 25 }
+
 // killedAt rotates, is killed at a point (0: nowhere), and goes on until the rotation is
 // closed. Stop ends the use of the credential, which must never have failed.
 func (s *shop) killedAt(at int, stop func() (tried int, failures []string)) result {

@@ -198,7 +198,7 @@ func TestRotateCAEarly(t *testing.T) {
 // TestRotateCACrash kills keyturn with -9 around every record and effect, while the old root goes.
 func TestRotateCACrash(t *testing.T) {
 	t.Parallel()
-	everyCrash(t, oneOfEight, func(t *testing.T, at int) result {
+	everyCrash(t, oneOfSixteen, func(t *testing.T, at int) result {
 		c := newCAShop(t)
 		c.ok("adopt", c.name)
 		c.trust("old", "next")

@@ -308,5 +308,5 @@ func TestCrashVault(t *testing.T) {
 		v.recorded()
 		return r
 	}
-	everyCrash(t, oneOfEight, run)
+	everyCrash(t, oneOfSixteen, run)
 }
