@@ -18,6 +18,18 @@ type Source struct {
 // IsZero reports whether the Source names nothing.
 func (s Source) IsZero() bool { return s == Source{} }
 
+// Problem says what is wrong with the place of a secret that must have one, as what follows its
+// name, and what to write instead; "" if nothing is.
+func (s Source) Problem() (tip, problem string) {
+	switch {
+	case s.IsZero():
+		return "write {from-env: NAME} or {from-file: PATH}", "has no place"
+	case s.Env != "" && s.File != "":
+		return "keep one of from-env and from-file", "has two places"
+	}
+	return "", ""
+}
+
 // String names the place, for messages.
 func (s Source) String() string {
 	switch {

@@ -88,11 +88,8 @@ func (a ACME) check(names []string, fault faultFunc) {
 	if !isURL(a.Directory, "https") {
 		fault("acme.directory", "write it as https://acme-v02.api.letsencrypt.org/directory", "this is no URL that begins with https:// and has no user or query")
 	}
-	switch {
-	case a.Account.IsZero():
-		fault("acme.account", "write {from-env: NAME} or {from-file: PATH}", "the key of the account has no place")
-	case a.Account.Env != "" && a.Account.File != "":
-		fault("acme.account", "keep one of from-env and from-file", "the key of the account has two places")
+	if tip, problem := a.Account.Problem(); problem != "" {
+		fault("acme.account", tip, "the key of the account %s", problem)
 	}
 	for i, c := range a.Contact {
 		if !contactForm.MatchString(c) {
@@ -145,11 +142,8 @@ func (e ExternalAccount) check(fault faultFunc) {
 	if !keyIDForm.MatchString(e.ID) {
 		fault("acme.external-account.id", "write what the authority calls the key (key ID, kid)", "this cannot be the name of a key")
 	}
-	switch {
-	case e.Key.IsZero():
-		fault("acme.external-account.key", "write {from-env: NAME} or {from-file: PATH}", "the key has no place")
-	case e.Key.Env != "" && e.Key.File != "":
-		fault("acme.external-account.key", "keep one of from-env and from-file", "the key has two places")
+	if tip, problem := e.Key.Problem(); problem != "" {
+		fault("acme.external-account.key", tip, "the key %s", problem)
 	}
 }
 

@@ -114,11 +114,8 @@ func (c CertManager) check(fault faultFunc) {
 	if tip, problem := remote.Problem(c.API, exampleAPI, c.InsecureTLS); problem != "" {
 		fault(key+".api", tip, "%s", problem)
 	}
-	switch {
-	case c.Token.IsZero():
-		fault(key+".token", "write {from-env: NAME} or {from-file: PATH}", "the token of the service account has no place")
-	case c.Token.Env != "" && c.Token.File != "":
-		fault(key+".token", "keep one of from-env and from-file", "the token of the service account has two places")
+	if tip, problem := c.Token.Problem(); problem != "" {
+		fault(key+".token", tip, "the token of the service account %s", problem)
 	}
 	if !labelForm.MatchString(c.Namespace) {
 		fault(key+".namespace", "write it as shop", "this is no name of a namespace")

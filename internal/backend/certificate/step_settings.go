@@ -54,11 +54,8 @@ func (s StepCA) check(fault faultFunc) {
 	if s.Provisioner == "" || strings.ContainsAny(s.Provisioner, "\r\n\x00") {
 		fault("step-ca.provisioner", "write the name of a JWK provisioner, which `step ca provisioner list` says", "the provisioner is missing")
 	}
-	switch {
-	case s.Key.IsZero():
-		fault("step-ca.key", "write {from-env: NAME} or {from-file: PATH}", "the key of the provisioner has no place")
-	case s.Key.Env != "" && s.Key.File != "":
-		fault("step-ca.key", "keep one of from-env and from-file", "the key of the provisioner has two places")
+	if tip, problem := s.Key.Problem(); problem != "" {
+		fault("step-ca.key", tip, "the key of the provisioner %s", problem)
 	}
 	checkTTL("step-ca.ttl", s.TTL, fault)
 }

@@ -171,11 +171,8 @@ func (s Settings) check() error {
 			}
 		}
 	}
-	switch {
-	case s.Token.IsZero():
-		fault("token", "write {from-env: NAME} or {from-file: PATH}", "the administrator's token has no place")
-	case s.Token.Env != "" && s.Token.File != "":
-		fault("token", "keep one of from-env and from-file", "the administrator's token has two places")
+	if tip, problem := s.Token.Problem(); problem != "" {
+		fault("token", tip, "the administrator's token %s", problem)
 	}
 	if d, err := time.ParseDuration(s.CacheTime); s.CacheTime != "" && (err != nil || d < 0 || d > time.Hour) {
 		fault("cache-time", "write acl.token_ttl of the agents: 30s", "this is no time from 0s to 1h")

@@ -176,11 +176,8 @@ func (s Settings) check() error {
 			fault(path, `at most 200 of A-Z a-z 0-9 . _ @ / -, a letter or a digit at both ends, and no "User:"`, "this cannot be the name of a user here")
 		}
 	}
-	switch {
-	case s.AdminPassword.IsZero():
-		fault("admin-password", "write {from-env: NAME} or {from-file: PATH}", "the administrator's password has no place")
-	case s.AdminPassword.Env != "" && s.AdminPassword.File != "":
-		fault("admin-password", "keep one of from-env and from-file", "the administrator's password has two places")
+	if tip, problem := s.AdminPassword.Problem(); problem != "" {
+		fault("admin-password", tip, "the administrator's password %s", problem)
 	}
 	for path, name := range map[string]string{"mechanism": s.Mechanism, "admin-mechanism": s.AdminMechanism} {
 		if _, known := mechanisms[name]; name != "" && !known {

@@ -160,10 +160,10 @@ func (s Settings) check() error {
 	case s.AdminFrom != "" && !filepath.IsAbs(s.AdminFrom):
 		fault("admin-from", "write an absolute path: /var/lib/keyturn/credentials/keyturn-admin", "the path is relative")
 	case s.AdminFrom != "":
-	case p.IsZero():
-		fault("admin-password", "write {from-env: NAME} or {from-file: PATH}", "the administrator's password has no place")
-	case p.Env != "" && p.File != "":
-		fault("admin-password", "keep one of from-env and from-file", "the administrator's password has two places")
+	default:
+		if tip, problem := p.Problem(); problem != "" {
+			fault("admin-password", tip, "the administrator's password %s", problem)
+		}
 	}
 	for i, w := range s.InsecureTLS {
 		if !slices.Contains(weakenings, w) {

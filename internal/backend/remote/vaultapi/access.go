@@ -29,11 +29,8 @@ func (a Access) Check(fault FaultFunc) {
 		fault("servers", "write them as ["+ExampleURL+"]", "no server is named")
 	}
 	CheckURLs("servers", a.Servers, a.InsecureTLS, fault)
-	switch {
-	case a.Token.IsZero():
-		fault("token", "write {from-env: NAME} or {from-file: PATH}", "the administrator's token has no place")
-	case a.Token.Env != "" && a.Token.File != "":
-		fault("token", "keep one of from-env and from-file", "the administrator's token has two places")
+	if tip, problem := a.Token.Problem(); problem != "" {
+		fault("token", tip, "the administrator's token %s", problem)
 	}
 	for i, w := range a.InsecureTLS {
 		if !slices.Contains(remote.Weakenings, w) {
