@@ -66,7 +66,7 @@ func (k *Keyring) with(ctx context.Context, do func(c *vaultapi.Client, now *api
 	}
 	defer c.Close()
 	var now *api.KeyStatus
-	err = ask(ctx, c, "asking for the encryption key", func(ctx context.Context, c *api.Client) (err error) {
+	err = c.InTurn(ctx, "asking for the encryption key", func(ctx context.Context, c *api.Client) (err error) {
 		now, err = c.Sys().KeyStatusWithContext(ctx)
 		return err
 	})
@@ -126,10 +126,7 @@ func (k *Keyring) Preflight(ctx context.Context, cred rotation.Credential) error
 		return err
 	}
 	defer c.Close()
-	if err := c.Ready(ctx); err != nil {
-		return err
-	}
-	return c.Rights(ctx, map[string][]string{"sys/key-status": {"read"}, "sys/rotate": {"update", "sudo"}})
+	return c.Able(ctx, map[string][]string{"sys/key-status": {"read"}, "sys/rotate": {"update", "sudo"}})
 }
 
 // Adopt takes over the key that is in use.
@@ -194,7 +191,7 @@ func (k *Keyring) rotate(ctx context.Context, cred rotation.Credential) (r rotat
 			if err := rotation.CheckLease(ctx); err != nil {
 				return err
 			}
-			if err := ask(ctx, c, "making a new encryption key", func(ctx context.Context, c *api.Client) error { return c.Sys().RotateWithContext(ctx) }); err != nil {
+			if err := c.InTurn(ctx, "making a new encryption key", func(ctx context.Context, c *api.Client) error { return c.Sys().RotateWithContext(ctx) }); err != nil {
 				return err
 			}
 		}

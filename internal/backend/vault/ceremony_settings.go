@@ -39,7 +39,7 @@ func (s Settings) Elsewhere() string {
 }
 
 // Held reports whether no service reads what is rotated.
-func (s Settings) Held() bool { return s.Seal != nil || s.Recovery != nil || s.Barrier != nil }
+func (s Settings) Held() bool { return s.Elsewhere() != "" }
 
 // defaultWait is how long a run waits for holders.
 const defaultWait = 10 * time.Minute

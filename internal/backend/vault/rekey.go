@@ -2,7 +2,6 @@ package vault
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -10,7 +9,6 @@ import (
 
 	"github.com/hashicorp/vault/api"
 
-	"github.com/keyturn/keyturn/internal/backend/remote"
 	"github.com/keyturn/keyturn/internal/backend/remote/vaultapi"
 )
 
@@ -39,51 +37,37 @@ type calls struct {
 var (
 	unsealKey = &shareKind{noun: "unseal key", rotate: rotating("sys/rotate/root"), vault: &calls{
 		command: "vault operator rekey", backup: "sys/rekey/backup", needs: map[string][]string{"sys/rekey/backup": {"read", "delete"}},
-		status: func(ctx context.Context, c *api.Client) (*api.RekeyStatusResponse, error) {
-			return c.Sys().RekeyStatusWithContext(ctx)
-		},
-		begin: func(ctx context.Context, c *api.Client, r *api.RekeyInitRequest) (*api.RekeyStatusResponse, error) {
-			return c.Sys().RekeyInitWithContext(ctx, r)
-		},
-		cancel: func(ctx context.Context, c *api.Client, nonce string) error {
-			return c.Sys().RekeyCancelWithContextWithNonce(ctx, nonce)
-		},
-		verifying: func(ctx context.Context, c *api.Client) (*api.RekeyVerificationStatusResponse, error) {
-			return c.Sys().RekeyVerificationStatusWithContext(ctx)
-		},
-		restart: func(ctx context.Context, c *api.Client) error {
-			return c.Sys().RekeyVerificationCancelWithContext(ctx)
-		},
-		fetch: func(ctx context.Context, c *api.Client) (*api.RekeyRetrieveResponse, error) {
-			return c.Sys().RekeyRetrieveBackupWithContext(ctx)
-		},
-		remove: func(ctx context.Context, c *api.Client) error { return c.Sys().RekeyDeleteBackupWithContext(ctx) },
+		status: asked((*api.Sys).RekeyStatusWithContext), begin: beginning((*api.Sys).RekeyInitWithContext), cancel: cancelling((*api.Sys).RekeyCancelWithContextWithNonce),
+		verifying: asked((*api.Sys).RekeyVerificationStatusWithContext), restart: told((*api.Sys).RekeyVerificationCancelWithContext),
+		fetch: asked((*api.Sys).RekeyRetrieveBackupWithContext), remove: told((*api.Sys).RekeyDeleteBackupWithContext),
 	}}
 	recoveryKey = &shareKind{noun: "recovery key", flag: " -target=recovery", rotate: rotating("sys/rotate/recovery"), vault: &calls{
 		command: "vault operator rekey", backup: "sys/rekey/recovery-key-backup", needs: map[string][]string{"sys/rekey/recovery-key-backup": {"read", "delete"}},
-		status: func(ctx context.Context, c *api.Client) (*api.RekeyStatusResponse, error) {
-			return c.Sys().RekeyRecoveryKeyStatusWithContext(ctx)
-		},
-		begin: func(ctx context.Context, c *api.Client, r *api.RekeyInitRequest) (*api.RekeyStatusResponse, error) {
-			return c.Sys().RekeyRecoveryKeyInitWithContext(ctx, r)
-		},
-		cancel: func(ctx context.Context, c *api.Client, nonce string) error {
-			return c.Sys().RekeyRecoveryKeyCancelWithContextWithNonce(ctx, nonce)
-		},
-		verifying: func(ctx context.Context, c *api.Client) (*api.RekeyVerificationStatusResponse, error) {
-			return c.Sys().RekeyRecoveryKeyVerificationStatusWithContext(ctx)
-		},
-		restart: func(ctx context.Context, c *api.Client) error {
-			return c.Sys().RekeyRecoveryKeyVerificationCancelWithContext(ctx)
-		},
-		fetch: func(ctx context.Context, c *api.Client) (*api.RekeyRetrieveResponse, error) {
-			return c.Sys().RekeyRetrieveRecoveryBackupWithContext(ctx)
-		},
-		remove: func(ctx context.Context, c *api.Client) error {
-			return c.Sys().RekeyDeleteRecoveryBackupWithContext(ctx)
-		},
+		status: asked((*api.Sys).RekeyRecoveryKeyStatusWithContext), begin: beginning((*api.Sys).RekeyRecoveryKeyInitWithContext), cancel: cancelling((*api.Sys).RekeyRecoveryKeyCancelWithContextWithNonce),
+		verifying: asked((*api.Sys).RekeyRecoveryKeyVerificationStatusWithContext), restart: told((*api.Sys).RekeyRecoveryKeyVerificationCancelWithContext),
+		fetch: asked((*api.Sys).RekeyRetrieveRecoveryBackupWithContext), remove: told((*api.Sys).RekeyDeleteRecoveryBackupWithContext),
 	}}
 )
+
+// asked, told, beginning and cancelling have a call of Vault's client made on a server.
+
+func asked[T any](call func(*api.Sys, context.Context) (T, error)) func(context.Context, *api.Client) (T, error) {
+	return func(ctx context.Context, c *api.Client) (T, error) { return call(c.Sys(), ctx) }
+}
+
+func told(call func(*api.Sys, context.Context) error) func(context.Context, *api.Client) error {
+	return func(ctx context.Context, c *api.Client) error { return call(c.Sys(), ctx) }
+}
+
+func beginning(call func(*api.Sys, context.Context, *api.RekeyInitRequest) (*api.RekeyStatusResponse, error)) func(context.Context, *api.Client, *api.RekeyInitRequest) (*api.RekeyStatusResponse, error) {
+	return func(ctx context.Context, c *api.Client, r *api.RekeyInitRequest) (*api.RekeyStatusResponse, error) {
+		return call(c.Sys(), ctx, r)
+	}
+}
+
+func cancelling(call func(*api.Sys, context.Context, string) error) func(context.Context, *api.Client, string) error {
+	return func(ctx context.Context, c *api.Client, nonce string) error { return call(c.Sys(), ctx, nonce) }
+}
 
 // rotating are the paths of OpenBao from 2.4 on, all of which want a token.
 func rotating(base string) *calls {
@@ -128,34 +112,16 @@ func rotating(base string) *calls {
 	}
 }
 
-// decoded reads the data of an answer.
+// decoded reads the data of an answer that must have some.
 func decoded(answer *api.Secret, err error, into any) error {
 	if err != nil {
 		return err
 	}
-	if answer == nil {
-		return errors.New("the answer is empty")
+	found, err := vaultapi.Decode(answer, into)
+	if err == nil && !found {
+		err = errors.New("the answer is empty")
 	}
-	b, err := json.Marshal(answer.Data)
-	if err == nil {
-		err = json.Unmarshal(b, into)
-	}
-	if err != nil {
-		return errors.New("the answer cannot be read")
-	}
-	return nil
-}
-
-// ask asks one server after the other, the one that leads first, until one answers.
-func ask(ctx context.Context, c *vaultapi.Client, doing string, call func(context.Context, *api.Client) error) error {
-	if err := c.LeaderFirst(ctx); err != nil {
-		return err
-	}
-	return remote.InTurn(ctx, c.Servers, func(s vaultapi.Server) error {
-		ctx, cancel := context.WithTimeout(ctx, c.Timeout)
-		defer cancel()
-		return c.Wrap(s.URL, doing, call(ctx, s.API))
-	})
+	return err
 }
 
 // how finds out by what paths the servers are asked. It is not guessed from their version: OpenBao
@@ -167,7 +133,7 @@ func (s *Seal) how(ctx context.Context, c *vaultapi.Client) (*calls, error) {
 		return s.found, nil
 	}
 	found := s.kind.vault
-	err := ask(ctx, c, "asking for a rekey under way", func(ctx context.Context, c *api.Client) error {
+	err := c.InTurn(ctx, "asking for a rekey under way", func(ctx context.Context, c *api.Client) error {
 		_, err := s.kind.vault.status(ctx, c)
 		if said := vaultapi.Answered(err); said != nil && (said.Status == http.StatusNotFound || said.Status == http.StatusMethodNotAllowed) {
 			found, err = s.kind.rotate, nil
@@ -198,7 +164,7 @@ func (s *Seal) rekeying(ctx context.Context, c *vaultapi.Client) (out rekey, err
 	if err != nil {
 		return out, err
 	}
-	err = ask(ctx, c, "asking for a rekey under way", func(ctx context.Context, c *api.Client) error {
+	err = c.InTurn(ctx, "asking for a rekey under way", func(ctx context.Context, c *api.Client) error {
 		is, err := how.status(ctx, c)
 		if err != nil {
 			return err
@@ -220,7 +186,7 @@ func (s *Seal) rekeying(ctx context.Context, c *vaultapi.Client) (out rekey, err
 	return out, err
 }
 
-// ask is what a rekey is asked for with; a trial keeps nothing.
+// request is what a rekey is asked for with; a trial keeps nothing.
 func (s *Seal) request(trial bool) *api.RekeyInitRequest {
 	r := &api.RekeyInitRequest{SecretShares: len(s.holders), SecretThreshold: s.shares.Threshold, Backup: !trial, RequireVerification: true}
 	for _, h := range s.holders {
@@ -242,7 +208,7 @@ func (s *Seal) begin(ctx context.Context, c *vaultapi.Client, trial bool) (rekey
 	if err != nil {
 		return is, err
 	}
-	err = ask(ctx, c, "beginning a rekey", func(ctx context.Context, c *api.Client) error {
+	err = c.InTurn(ctx, "beginning a rekey", func(ctx context.Context, c *api.Client) error {
 		got, err := how.begin(ctx, c, s.request(trial))
 		if err == nil {
 			is = rekey{RekeyStatusResponse: *got}
@@ -262,7 +228,7 @@ func (s *Seal) begin(ctx context.Context, c *vaultapi.Client, trial bool) (rekey
 	return is, nil
 }
 
-// give up cancels a rekey of ours; one that is gone is success. Where the new shares were made,
+// giveUp cancels a rekey of ours; one that is gone is success. Where the new shares were made,
 // those that were presented are forgotten first: after that nobody can bring the last one
 // while it is cancelled.
 func (s *Seal) giveUp(ctx context.Context, c *vaultapi.Client, nonce string) error {
@@ -275,11 +241,11 @@ func (s *Seal) giveUp(ctx context.Context, c *vaultapi.Client, nonce string) err
 		return err
 	}
 	if is.made() {
-		if err := ask(ctx, c, "forgetting the new shares that were presented", how.restart); err != nil {
+		if err := c.InTurn(ctx, "forgetting the new shares that were presented", how.restart); err != nil {
 			return err
 		}
 	}
-	return ask(ctx, c, "cancelling the rekey", func(ctx context.Context, c *api.Client) error { return how.cancel(ctx, c, nonce) })
+	return c.InTurn(ctx, "cancelling the rekey", func(ctx context.Context, c *api.Client) error { return how.cancel(ctx, c, nonce) })
 }
 
 // kept returns the encrypted shares that Vault keeps; nil if there are none.
@@ -288,7 +254,7 @@ func (s *Seal) kept(ctx context.Context, c *vaultapi.Client) (out *api.RekeyRetr
 	if err != nil {
 		return nil, err
 	}
-	err = ask(ctx, c, "asking for the encrypted shares", func(ctx context.Context, c *api.Client) (err error) {
+	err = c.InTurn(ctx, "asking for the encrypted shares", func(ctx context.Context, c *api.Client) (err error) {
 		out, err = how.fetch(ctx, c)
 		if said := vaultapi.Answered(err); said != nil && (said.Status == http.StatusNotFound || said.Status == http.StatusBadRequest) {
 			out, err = nil, nil
@@ -308,5 +274,5 @@ func (s *Seal) forget(ctx context.Context, c *vaultapi.Client, nonce string) err
 	if err != nil {
 		return err
 	}
-	return ask(ctx, c, "removing the encrypted shares", how.remove)
+	return c.InTurn(ctx, "removing the encrypted shares", how.remove)
 }

@@ -101,18 +101,13 @@ func (s *Seal) Identify(_ context.Context, next rotation.Version, _ []rotation.V
 // Observe implements [rotation.Backend] by the record alone: Vault shows no key, and which of
 // them is in force only shares can tell.
 func (s *Seal) Observe(_ context.Context, v rotation.Version) (rotation.Standing, error) {
-	return observedCeremony(v), nil
-}
-
-// observedCeremony is how a version stands that came into force in a cutover, and went out of it in the next.
-func observedCeremony(v rotation.Version) rotation.Standing {
 	switch v.State {
 	case rotation.Current:
-		return rotation.Standing{Status: rotation.Armed}
+		return rotation.Standing{Status: rotation.Armed}, nil
 	case rotation.Pending:
-		return rotation.Standing{Status: rotation.Absent}
+		return rotation.Standing{Status: rotation.Absent}, nil
 	}
-	return rotation.Standing{Status: rotation.Ended}
+	return rotation.Standing{Status: rotation.Ended}, nil
 }
 
 // Arm implements [rotation.Backend]. It is an error: see [rotation.Ceremony].
@@ -142,16 +137,19 @@ func (s *Seal) command() string {
 	return how.command + s.kind.flag
 }
 
-// sealStatus asks how Vault is sealed.
-func (s *Seal) sealStatus(ctx context.Context, c *vaultapi.Client) (is *api.SealStatusResponse, err error) {
-	err = ask(ctx, c, "asking how it is sealed", func(ctx context.Context, c *api.Client) (err error) {
+// sealed asks how Vault is sealed, and refuses one that has no such key.
+func (s *Seal) sealed(ctx context.Context, c *vaultapi.Client) (is *api.SealStatusResponse, err error) {
+	err = c.InTurn(ctx, "asking how it is sealed", func(ctx context.Context, c *api.Client) (err error) {
 		is, err = c.Sys().SealStatusWithContext(ctx)
 		return err
 	})
+	if err == nil {
+		err = s.fits(is)
+	}
 	return is, err
 }
 
-// fits refuses a Vault that has no such key.
+// fits says whether Vault has such a key.
 func (s *Seal) fits(is *api.SealStatusResponse) error {
 	if s.kind == unsealKey && is.RecoverySeal {
 		return refused("write recovery: in its place, and let the system that unseals Vault renew its own key", "Vault unseals itself (%s): people hold shares of the recovery key", is.Type)
@@ -176,11 +174,7 @@ func (s *Seal) Preflight(ctx context.Context, cred rotation.Credential) error {
 	if err := c.Ready(ctx); err != nil {
 		return err
 	}
-	is, err := s.sealStatus(ctx, c)
-	if err == nil {
-		err = s.fits(is)
-	}
-	if err != nil {
+	if _, err := s.sealed(ctx, c); err != nil {
 		return err
 	}
 	how, err := s.how(ctx, c)
@@ -225,10 +219,7 @@ func (s *Seal) Adopt(ctx context.Context, v rotation.Version) (rotation.Version,
 		return v, err
 	}
 	defer c.Close()
-	is, err := s.sealStatus(ctx, c)
-	if err == nil {
-		err = s.fits(is)
-	}
+	is, err := s.sealed(ctx, c)
 	if err != nil {
 		return v, err
 	}
@@ -245,10 +236,7 @@ func (s *Seal) InForce(ctx context.Context, v rotation.Version) (string, error) 
 		return "", err
 	}
 	defer c.Close()
-	is, err := s.sealStatus(ctx, c)
-	if err == nil {
-		err = s.fits(is)
-	}
+	is, err := s.sealed(ctx, c)
 	if err != nil {
 		return "", err
 	}

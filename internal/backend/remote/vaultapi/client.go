@@ -110,15 +110,24 @@ type Call func(context.Context, *api.Logical) (*api.Secret, error)
 // Ask asks one server after the other, the one that leads first, until one answers, and decodes
 // what it says. Found is false for an answer without data: what was asked for is not there.
 func (c *Client) Ask(ctx context.Context, doing string, into any, call Call) (found bool, err error) {
-	if err := c.LeaderFirst(ctx); err != nil {
-		return false, err
-	}
 	var answer *api.Secret
-	err = remote.InTurn(ctx, c.Servers, func(s Server) (err error) {
-		answer, err = c.once(ctx, s, call)
-		return c.Wrap(s.URL, doing, err)
+	err = c.InTurn(ctx, doing, func(ctx context.Context, server *api.Client) (err error) {
+		answer, err = call(ctx, server.Logical())
+		return err
 	})
 	return c.decode(doing, answer, err, into)
+}
+
+// InTurn is [Client.Ask] for what has an answer of its own.
+func (c *Client) InTurn(ctx context.Context, doing string, call func(context.Context, *api.Client) error) error {
+	if err := c.LeaderFirst(ctx); err != nil {
+		return err
+	}
+	return remote.InTurn(ctx, c.Servers, func(s Server) error {
+		ctx, cancel := context.WithTimeout(ctx, c.Timeout)
+		defer cancel()
+		return c.Wrap(s.URL, doing, call(ctx, s.API))
+	})
 }
 
 // AskOnce is [Client.Ask] for what must not be done twice: another server is asked only if the one
@@ -155,8 +164,20 @@ func (c *Client) once(ctx context.Context, s Server, call Call) (*api.Secret, er
 
 // decode reads the data of an answer.
 func (c *Client) decode(doing string, answer *api.Secret, err error, into any) (found bool, _ error) {
-	if err != nil || answer == nil || answer.Data == nil {
+	if err != nil {
 		return false, err
+	}
+	if found, err = Decode(answer, into); err != nil {
+		err = fmt.Errorf("%s: %s: %w", c.Name, doing, err)
+	}
+	return found, err
+}
+
+// Decode reads the data of an answer. Found is false for one without data. Its error holds
+// nothing of the answer, which may hold a value.
+func Decode(answer *api.Secret, into any) (found bool, err error) {
+	if answer == nil || answer.Data == nil {
+		return false, nil
 	}
 	if into == nil {
 		return true, nil
@@ -166,7 +187,7 @@ func (c *Client) decode(doing string, answer *api.Secret, err error, into any) (
 		err = json.Unmarshal(b, into)
 	}
 	if err != nil {
-		return false, fmt.Errorf("%s: %s: the answer cannot be read", c.Name, doing) // it may hold a value
+		return false, errors.New("the answer cannot be read")
 	}
 	return true, nil
 }
