@@ -175,9 +175,9 @@ func newVault(a *app, s vault.Settings, how reached) (rotation.Backend, error) {
 		shares = s.Recovery
 	}
 	for _, path := range shares.Holders {
-		key, err := os.ReadFile(path)
+		key, err := readFile(path, "the key of a holder")
 		if err != nil {
-			return nil, usagef("the path is relative to the working directory", "reading the key of a holder: %w", err)
+			return nil, err
 		}
 		o.Holders = append(o.Holders, key)
 	}
@@ -195,11 +195,16 @@ func authority(path, of string) ([]byte, error) {
 	if path == "" {
 		return nil, nil
 	}
-	ca, err := os.ReadFile(path)
+	return readFile(path, "the authority of "+of)
+}
+
+// readFile reads a file that the configuration names.
+func readFile(path, what string) ([]byte, error) {
+	b, err := os.ReadFile(path)
 	if err != nil {
-		return nil, usagef("the path is relative to the working directory", "reading the authority of %s: %w", of, err)
+		return nil, usagef("the path is relative to the working directory", "reading %s: %w", what, err)
 	}
-	return ca, nil
+	return b, nil
 }
 
 // installedOn is the repository by which the App's installation is found: of an
@@ -238,8 +243,8 @@ func newGitHub(a *app, s github.Settings, how reached) (rotation.Backend, error)
 	}
 	o := github.Options{Credential: how.credential, App: app, Now: a.Now, Logger: a.log}
 	if hosts := s.KnownHosts(); hosts != "" {
-		if o.KnownHosts, err = os.ReadFile(hosts); err != nil {
-			return nil, usagef("the path is relative to the working directory", "reading the known hosts of %s/%s: %w", owner, repo, err)
+		if o.KnownHosts, err = readFile(hosts, fmt.Sprintf("the known hosts of %s/%s", owner, repo)); err != nil {
+			return nil, err
 		}
 	}
 	return github.New(s, o)

@@ -3,7 +3,6 @@ package cli_test
 import (
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -28,17 +27,12 @@ func (c *certificateShop) byScript(b *testing.B, k *stack, order string, n int) 
 	for _, field := range []string{"certificate", "key"} {
 		c.must(os.WriteFile(filepath.Join(dir, field), m[field].Reveal(), 0o600))
 	}
-	cmd := exec.CommandContext(b.Context(), "/bin/sh", "-euc", fmt.Sprintf(`
-for field in certificate key; do docker secret create %[1]s_${field}_%[2]d $field; done
+	k.byScript(b, fmt.Sprintf(`
+for field in certificate key; do docker secret create %[1]s_${field}_%[2]d "$FIELDS/$field"; done
 docker service update --quiet --update-order %[5]s --secret-rm %[1]s_certificate%[3]s --secret-rm %[1]s_key%[3]s \
 	--secret-add source=%[1]s_certificate_%[2]d,target=certificate.pem,mode=0400 --secret-add source=%[1]s_key_%[2]d,target=key.pem,mode=0400 %[4]s
 docker secret rm %[1]s_certificate%[3]s %[1]s_key%[3]s
-`, k.name, n+1, was, k.service, order))
-	cmd.Dir = dir
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "DOCKER_HOST=" + k.engine.Host()}
-	if out, err := cmd.CombinedOutput(); err != nil {
-		b.Fatalf("the script: %v\n%s", err, out)
-	}
+`, k.name, n+1, was, k.service, order), "FIELDS="+dir)
 }
 
 // BenchmarkCertificate rotates the certificate of one service by Keyturn and that of another by a

@@ -132,6 +132,9 @@ func (w *wiring) target(name string) rotation.Target {
 
 // apart reports whether a credential has a place of its own, beside the target.
 func apart(p *rotation.Standard) bool {
+	if p == nil {
+		return false // its part of the configuration cannot be used
+	}
 	_, own := p.Backend.(rotation.Placed)
 	return own
 }
@@ -165,7 +168,7 @@ func (e *examination) credential(ctx context.Context, w *wiring, c config.Creden
 	}
 	e.check(ctx, c.Name, "services", func(ctx context.Context) ([]rotation.Remark, error) { return e.services(ctx, w, c, now) })
 	e.check(ctx, c.Name, "services", warnings(w.target(c.Name), c.Name))
-	if p := w.procs[c.Name]; w.swarm == nil || p != nil && apart(p) {
+	if w.swarm == nil || apart(w.procs[c.Name]) {
 		return
 	}
 	if p := w.procs[c.Name]; p != nil {

@@ -143,7 +143,7 @@ func (e *examination) services(ctx context.Context, w *wiring, c config.Credenti
 	}
 	fine := "every reader is declared, and what they read can be moved"
 	switch {
-	case w.procs[c.Name] != nil && apart(w.procs[c.Name]):
+	case apart(w.procs[c.Name]):
 		fine = "it is looked at from outside, by what stands under probe"
 	case w.target(c.Name).Traits().OneVersion:
 		fine = "the secrets can be overwritten"

@@ -184,6 +184,16 @@ func (w *wiring) standards(group []string) ([]*rotation.Standard, error) {
 	return procs, nil
 }
 
+// procedures returns the ways that a group goes.
+func (w *wiring) procedures(group []string) ([]rotation.Procedure, error) {
+	standards, err := w.standards(group)
+	var procs []rotation.Procedure
+	for _, p := range standards {
+		procs = append(procs, rotation.ProcedureOf(p))
+	}
+	return procs, err
+}
+
 // quoted lists the names of a group but for one.
 func quoted(group []string, but string) string {
 	var out []string
@@ -206,13 +216,9 @@ func (w *wiring) next(ctx context.Context, group []string) (rotation.Phase, erro
 
 // do runs a phase for a group.
 func (w *wiring) do(ctx context.Context, phase rotation.Phase, group []string, f phaseFlags) (rotation.Summary, error) {
-	standards, err := w.standards(group)
+	procs, err := w.procedures(group)
 	if err != nil {
 		return rotation.Summary{}, err
-	}
-	var procs []rotation.Procedure
-	for _, p := range standards {
-		procs = append(procs, rotation.ProcedureOf(p))
 	}
 	for _, mustWait := range []func(context.Context, rotation.Phase, []string, phaseFlags) (rotation.Summary, bool, error){w.closedWindow, w.behind} {
 		if sum, waits, err := mustWait(ctx, phase, group, f); waits || err != nil {

@@ -3,7 +3,6 @@ package cli_test
 import (
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -15,10 +14,6 @@ import (
 // services, and the old secret away.
 func (c *kafkaShop) byScript(b *testing.B, k *stack, n int) {
 	b.Helper()
-	was := k.secret
-	if n > 1 {
-		was += fmt.Sprintf("_%d", n)
-	}
 	properties := filepath.Join(b.TempDir(), "admin.properties")
 	k.must(os.WriteFile(properties, fmt.Appendf(nil, `security.protocol=SASL_SSL
 ssl.truststore.type=PEM
@@ -26,18 +21,15 @@ ssl.truststore.location=%s
 sasl.mechanism=SCRAM-SHA-512
 sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required username="%s-keyturn" password="%s";
 `, c.k.CAFile(), c.name, c.secrets[0]), 0o600))
-	cmd := exec.CommandContext(b.Context(), "/bin/bash", "-eufc", fmt.Sprintf(`
+	k.byScript(b, fmt.Sprintf(`
+set -f
 password=$(head -c 32 /dev/urandom | base64 | tr -d '/+=')
 $KAFKA_CONFIGS --bootstrap-server "$BROKERS" --command-config %[1]s --alter --entity-type users --entity-name %[2]s --add-config "SCRAM-SHA-512=[password=$password]"
-printf %%s "$password" | docker secret create %[3]s_%[4]d -
-docker service update --quiet --secret-rm %[5]s --secret-add source=%[3]s_%[4]d,target=kafka_password,mode=0400 %[6]s
-docker service update --quiet --secret-rm %[5]s --secret-add source=%[3]s_%[4]d,target=kafka_password,mode=0400 %[2]s-reader
-docker secret rm %[5]s
-`, properties, c.name, k.secret, n+1, was, k.service))
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + b.TempDir(), "DOCKER_HOST=" + k.engine.Host(), "KAFKA_CONFIGS=" + c.k.Configs(b), "BROKERS=" + strings.Join(c.k.Addresses(), ",")}
-	if out, err := cmd.CombinedOutput(); err != nil {
-		b.Fatalf("the script: %v\n%s", err, out)
-	}
+printf %%s "$password" | docker secret create %[3]s -
+docker service update --quiet --secret-rm %[4]s --secret-add source=%[3]s,target=kafka_password,mode=0400 %[5]s
+docker service update --quiet --secret-rm %[4]s --secret-add source=%[3]s,target=kafka_password,mode=0400 %[2]s-reader
+docker secret rm %[4]s
+`, properties, c.name, k.scripted(n), k.scripted(n-1), k.service), "KAFKA_CONFIGS="+c.k.Configs(b), "BROKERS="+strings.Join(c.k.Addresses(), ","))
 }
 
 // BenchmarkKafka rotates the credential of one producer and one consumer by Keyturn, and that of others by

@@ -325,13 +325,9 @@ func (a *app) replace(ctx context.Context, w *wiring, group []string, f revokeFl
 		return err
 	}
 	if f.mode == immediate {
-		standards, err := w.standards(group)
+		procs, err := w.procedures(group)
 		if err != nil {
 			return err
-		}
-		var procs []rotation.Procedure
-		for _, p := range standards {
-			procs = append(procs, p)
 		}
 		sum, err := w.engine.Revoke(ctx, procs, rotation.Options{Reason: f.reason})
 		w.tell(ctx, rotation.Revoke, group, sum, err)

@@ -389,7 +389,7 @@ func (g *sealShop) presents(what string, shares ...string) (errs []error) {
 	return errs
 }
 
-// begins makes a shop whose cutover is begun: a rekey is under way.
+// beginsSeal makes a shop whose cutover is begun: a rekey is under way.
 func beginsSeal(t *testing.T) *sealShop {
 	t.Helper()
 	g := newSealShop(t, testserver.NewVault(t, 1), "seal")

@@ -30,20 +30,12 @@ func (c Credential) oneAtATime() bool {
 // elsewhere refuses what is of a target where there is none, and what is of an overlap where
 // there is none.
 func (p *parser) elsewhere(cfg *Config, c *Credential, n *yaml.Node, key string) {
-	for _, name := range ofTargets {
-		if child(n, name) != nil && !p.faults.below(join(key, name)) {
-			p.fault(at(n, name), join(key, name), "leave it out", "no target has the credential: %s", c.Elsewhere())
-		}
-	}
+	p.leftOut(n, key, ofTargets, "no target has the credential: %s", c.Elsewhere())
 	if a := c.Approve.Of("cutover"); a != nil && a.PullRequest && !p.faults.below(key+".approve.cutover") {
 		p.fault(at(n, "approve", "cutover", "pull-request"), key+".approve.cutover.pull-request", "write environment: prod-cutover", "there is no stack file that a pull request could change")
 	}
 	if c.oneAtATime() {
-		for _, name := range ofOverlaps {
-			if child(n, name) != nil && !p.faults.below(join(key, name)) {
-				p.fault(at(n, name), join(key, name), "leave it out", "one version is valid at a time: %s", c.Elsewhere())
-			}
-		}
+		p.leftOut(n, key, ofOverlaps, "one version is valid at a time: %s", c.Elsewhere())
 	}
 	if cfg.ActionsSecrets != nil {
 		p.fault(at(n, c.Backend), join(key, c.Backend), "write a configuration of its own for it", "the others are secrets of GitHub, and %s", c.Elsewhere())

@@ -174,6 +174,15 @@ func (p *parser) stack(c *Credential, n *yaml.Node, key string) {
 	c.Stack.Deploy = p.oneOf(at(n, "stack"), key+".stack", "deploy", c.Stack.Deploy, "manual", "on-push")
 }
 
+// leftOut refuses keys that mean nothing where they stand, and says why.
+func (p *parser) leftOut(n *yaml.Node, key string, names []string, why string, args ...any) {
+	for _, name := range names {
+		if child(n, name) != nil && !p.faults.below(join(key, name)) {
+			p.fault(at(n, name), join(key, name), "leave it out", why, args...)
+		}
+	}
+}
+
 // swarmOnly refuses what a directory has no use for: it would be read by nobody.
 func (p *parser) swarmOnly(cfg *Config, n *yaml.Node, key string) {
 	names, target, moves := []string{"stack", "secrets", "ignore"}, "a directory", "a directory moves at once"
@@ -183,11 +192,7 @@ func (p *parser) swarmOnly(cfg *Config, n *yaml.Node, key string) {
 	case cfg.ActionsSecrets != nil:
 		names, target, moves = []string{"stack", "ignore"}, "secrets of GitHub", "no task is replaced"
 	}
-	for _, name := range names {
-		if child(n, name) != nil && !p.faults.below(join(key, name)) {
-			p.fault(at(n, name), join(key, name), "leave it out", "it is of a Swarm, and the target is %s", target)
-		}
-	}
+	p.leftOut(n, key, names, "it is of a Swarm, and the target is %s", target)
 	if through := child(n, "through"); through != nil && through.Value == "swarm" {
 		p.fault(through, join(key, "through"), "leave it out", "it is of a Swarm, and the target is %s", target)
 	}

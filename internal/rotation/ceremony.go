@@ -63,7 +63,7 @@ func (s *Standard) checkCeremony(ctx context.Context, b Ceremony, current Versio
 }
 
 // Held is the place of a [Ceremony]: no service reads its versions, and nothing of them
-// is stored anywhere.
+// is stored anywhere. Other places in which nothing is put are built on it.
 type Held struct{}
 
 var _ Target = Held{}

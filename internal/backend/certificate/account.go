@@ -13,7 +13,6 @@ import (
 
 	"github.com/mholt/acmez/v3/acme"
 
-	"github.com/keyturn/keyturn/internal/backend/remote"
 	"github.com/keyturn/keyturn/internal/rotation"
 	"github.com/keyturn/keyturn/internal/secret"
 )
@@ -38,16 +37,11 @@ func (b acmeIssuer) open(ctx context.Context) (*acmeServer, error) {
 		return nil, rotation.Classify(rotation.Invalid, "make one: openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256",
 			fmt.Errorf("certificate: the key of the account (%s): %w", b.settings.ACME.Account, err))
 	}
-	if b.options.Ready != nil {
-		if err := b.options.Ready(ctx); err != nil {
-			return nil, err
-		}
-	}
-	pool, err := remote.Pool(b.options.CA)
+	web, err := b.web(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return &acmeServer{client: &acme.Client{Directory: b.settings.ACME.Directory, UserAgent: "keyturn", HTTPClient: httpClient(pool, b.options.Dial, b.options.Timeout)},
+	return &acmeServer{client: &acme.Client{Directory: b.settings.ACME.Directory, UserAgent: "keyturn", HTTPClient: web},
 		account: acme.Account{PrivateKey: key}}, nil
 }
 

@@ -2,7 +2,6 @@ package certificate
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"time"
 
@@ -12,7 +11,10 @@ import (
 // A secretPlace is the Secret in which cert-manager keeps a certificate with its key, and
 // whoever serves it from there. Nothing is put there and nothing moved: it is looked at from
 // outside, by the endpoints under probe.
-type secretPlace struct{ m *Managed }
+type secretPlace struct {
+	rotation.Held
+	m *Managed
+}
 
 var (
 	_ rotation.Target      = secretPlace{}
@@ -20,7 +22,7 @@ var (
 )
 
 // Place implements [rotation.Placed].
-func (m *Managed) Place() rotation.Target { return secretPlace{m} }
+func (m *Managed) Place() rotation.Target { return secretPlace{m: m} }
 
 // Traits implements [rotation.Target].
 func (secretPlace) Traits() rotation.Traits { return rotation.Traits{} }
@@ -37,24 +39,8 @@ func (secretPlace) Move(context.Context, []rotation.Shift) (rotation.Report, err
 	return rotation.Report{}, errElsewhere
 }
 
-// Snapshot implements [rotation.Target].
-func (secretPlace) Snapshot(context.Context, []rotation.Placement) (map[string]json.RawMessage, error) {
-	return nil, nil
-}
-
-// Remove implements [rotation.Target]: cert-manager has overwritten it.
-func (secretPlace) Remove(context.Context, rotation.Version) error { return nil }
-
-// Orphans implements [rotation.Target].
-func (secretPlace) Orphans(context.Context, string) ([]rotation.Orphan, error) { return nil, nil }
-
 // Preflight implements [rotation.Preflighter]: the backend's own says it all.
 func (secretPlace) Preflight(context.Context, rotation.Credential) error { return nil }
-
-// Adopt finds what is there: the backend knows which certificate it is.
-func (p secretPlace) Adopt(_ context.Context, credential string) (rotation.Version, error) {
-	return rotation.Version{Credential: credential, Number: 1}, nil
-}
 
 // Observe says which addresses serve a version.
 func (p secretPlace) Observe(ctx context.Context, v rotation.Version) (rotation.Holding, error) {

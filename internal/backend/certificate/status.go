@@ -58,6 +58,20 @@ func httpClient(roots *x509.CertPool, dial remote.Dial, timeout time.Duration) *
 	return oneByOne(remote.Client(&tls.Config{MinVersion: tls.VersionTLS13, RootCAs: roots}, dial, timeout), timeout)
 }
 
+// web is the client of who issues certificates, once it can be reached.
+func (b *Backend) web(ctx context.Context) (*http.Client, error) {
+	if b.options.Ready != nil {
+		if err := b.options.Ready(ctx); err != nil {
+			return nil, err
+		}
+	}
+	pool, err := remote.Pool(b.options.CA)
+	if err != nil {
+		return nil, err
+	}
+	return httpClient(pool, b.options.Dial, b.options.Timeout), nil
+}
+
 // oneByOne has a client make a connection for each request, and answer in time.
 func oneByOne(client *http.Client, timeout time.Duration) *http.Client {
 	client.Transport.(*http.Transport).DisableKeepAlives = true

@@ -59,16 +59,11 @@ func (b stepIssuer) open(ctx context.Context) (*stepServer, error) {
 	if err != nil {
 		return nil, rotation.Classify(rotation.Invalid, "make one: openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256", fmt.Errorf("certificate: the key of the provisioner (%s): %w", c.Key, err))
 	}
-	if b.options.Ready != nil {
-		if err := b.options.Ready(ctx); err != nil {
-			return nil, err
-		}
-	}
-	pool, err := remote.Pool(b.options.CA)
+	web, err := b.web(ctx)
 	if err != nil {
 		return nil, err
 	}
-	s := &stepServer{url: strings.TrimSuffix(c.URL, "/"), http: httpClient(pool, b.options.Dial, b.options.Timeout), key: key}
+	s := &stepServer{url: strings.TrimSuffix(c.URL, "/"), http: web, key: key}
 	return s, s.find(ctx, c.Provisioner)
 }
 
