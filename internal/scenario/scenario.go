@@ -39,6 +39,8 @@ type Options struct {
 	Monitor time.Duration
 	// Delay is the pause of both ways between two tasks.
 	Delay time.Duration
+	// Every is the pause between the starts of two logins of one task; 0 means 20 milliseconds.
+	Every time.Duration
 	// Out is told every command and what it prints; nil means nobody.
 	Out io.Writer
 }
@@ -68,6 +70,9 @@ func Start(ctx context.Context, o Options) (*Scenario, error) {
 	}
 	if o.Monitor == 0 {
 		o.Monitor = 3 * time.Second
+	}
+	if o.Every == 0 {
+		o.Every = 20 * time.Millisecond
 	}
 	if o.Out == nil {
 		o.Out = io.Discard

@@ -81,7 +81,7 @@ func (k *Stack) spec(ref *swarm.SecretReference) swarm.ServiceSpec {
 				Image: k.scene.image,
 				Env: []string{"POSTGRES_USER=" + k.Name, "POSTGRES_PASSWORD_FILE=/run/secrets/" + k.Secret,
 					"POSTGRES_HOST=127.0.0.1", "POSTGRES_PORT=" + strconv.Itoa(pg.Port()), "POSTGRES_DB=" + database,
-					"POSTGRES_CA_FILE=/ca.pem", "LOAD_DIR=/load", "LOAD_TASK={{.Task.Name}}", "LOAD_EVERY=20ms"},
+					"POSTGRES_CA_FILE=/ca.pem", "LOAD_DIR=/load", "LOAD_TASK={{.Task.Name}}", "LOAD_EVERY=" + k.scene.Every.String()},
 				StopGracePeriod: &stopGrace,
 				Secrets:         []*swarm.SecretReference{ref},
 				Mounts: []mount.Mount{
