@@ -115,6 +115,7 @@ func (b *Backend) retried(ctx context.Context, do func() error) error {
 // parameters of the administrator out of it from PostgreSQL 13 on. The session
 // is silenced, not the transaction: some sampling is decided as one begins.
 func (b *Backend) silence(ctx context.Context, s *server) {
+	s.silenced = true
 	for _, p := range [][2]string{
 		{"log_statement", "none"}, {"log_min_duration_statement", "-1"}, {"log_min_duration_sample", "-1"},
 		{"log_transaction_sample_rate", "0"}, {"log_min_error_statement", "panic"}, {"log_parameter_max_length", "0"},

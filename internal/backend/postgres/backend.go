@@ -42,12 +42,13 @@ type Options struct {
 	Patience time.Duration
 }
 
-// A Backend rotates one credential in one PostgreSQL cluster. It keeps no
-// connection between calls.
+// A Backend rotates one credential in one PostgreSQL cluster. It keeps connections
+// between calls while [Backend.Lock] is held, and else none.
 type Backend struct {
 	settings Settings
 	options  Options
 	admin    address
+	kept     kept
 }
 
 // The interfaces that a Backend fulfils.

@@ -84,6 +84,8 @@ type server struct {
 	version int
 	skew    time.Duration // its clock minus ours
 
+	silenced bool // its log tells nothing of this session's statements; see [Backend.silence]
+
 	encryption string // password_encryption: how it stores passwords, and what it asks who has none for
 }
 
@@ -93,9 +95,10 @@ type cluster struct {
 	servers []*server
 	admin   account
 	lost    []error // of hosts that could not be reached
+	kept    *kept   // where the connections go when they are closed
 }
 
-// open logs in to every host. A cluster without exactly one primary is an
+// open logs in to every host, or takes the connections that are kept. A cluster without exactly one primary is an
 // error of class Unknown; hosts beside it that cannot be reached are in lost.
 func (b *Backend) open(ctx context.Context) (*cluster, error) {
 	admin, err := b.administrator()
@@ -107,7 +110,10 @@ func (b *Backend) open(ctx context.Context) (*cluster, error) {
 			return nil, fmt.Errorf("postgres: %w", err)
 		}
 	}
-	c := &cluster{admin: admin}
+	if c := b.kept.take(ctx, b, admin); c != nil {
+		return c, nil
+	}
+	c := &cluster{admin: admin, kept: &b.kept}
 	for _, hp := range b.admin.hosts {
 		s, err := b.login(ctx, hp, admin)
 		if err != nil {
@@ -118,7 +124,7 @@ func (b *Backend) open(ctx context.Context) (*cluster, error) {
 		switch {
 		case s.standby:
 		case c.primary != nil:
-			c.close()
+			c.disconnect()
 			return nil, rotation.Errorf(rotation.Unknown, "name one cluster in the administrator's URL",
 				"postgres: %s and %s are both primaries", c.primary.name, s.name)
 		default:
@@ -126,7 +132,7 @@ func (b *Backend) open(ctx context.Context) (*cluster, error) {
 		}
 	}
 	if c.primary == nil {
-		c.close()
+		c.disconnect()
 		if len(c.servers) > 0 {
 			c.lost = append(c.lost, rotation.Errorf(rotation.Unknown, "name the primary in the administrator's URL",
 				"postgres: no host is a primary"))
@@ -159,20 +165,28 @@ func (b *Backend) login(ctx context.Context, hostport string, admin account) (*s
 		return nil, err
 	}
 	s := &server{name: hostport, conn: conn}
+	if err := b.look(ctx, s); err != nil {
+		s.close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// look reads what a host is now.
+func (b *Backend) look(ctx context.Context, s *server) error {
 	var now time.Time
 	begun := b.options.Now()
 	// Our session may wait for standbys, or hold a lock for a whole phase.
-	err = conn.QueryRow(ctx, `select pg_catalog.pg_is_in_recovery(), pg_catalog.current_setting('server_version_num')::int,
+	err := s.conn.QueryRow(ctx, `select pg_catalog.pg_is_in_recovery(), pg_catalog.current_setting('server_version_num')::int,
 		pg_catalog.clock_timestamp(), case when pg_catalog.current_setting('server_version_num')::int >= 140000
 		then pg_catalog.set_config('idle_session_timeout', '0', false) end is null, pg_catalog.current_setting('password_encryption')`).
 		Scan(&s.standby, &s.version, &now, new(bool), &s.encryption)
 	if err != nil {
-		s.close()
-		return nil, wrap(hostport, err)
+		return wrap(s.name, err)
 	}
 	ended := b.options.Now()
 	s.skew = now.Sub(begun.Add(ended.Sub(begun) / 2))
-	return s, nil
+	return nil
 }
 
 // joined returns the errors that are not nil as one, with the class of the first
@@ -205,12 +219,6 @@ func (c *cluster) everywhere(doing string) error {
 // at returns the host of a name, which a session of it bears.
 func (c *cluster) at(name string) *server {
 	return c.servers[slices.IndexFunc(c.servers, func(s *server) bool { return s.name == name })]
-}
-
-func (c *cluster) close() {
-	for _, s := range c.servers {
-		s.close()
-	}
 }
 
 func (s *server) close() {

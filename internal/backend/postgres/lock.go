@@ -38,7 +38,8 @@ func tryLock(ctx context.Context, s *server, key int64) (got bool, err error) {
 // Lock takes an advisory lock on the primary, on a connection of its own,
 // which holds it until unlock or until the connection ends. Its name is the
 // credential's in the administrator's database. It keeps rotators with another
-// journal away; the lease keeps ours.
+// journal away; the lease keeps ours. Until unlock, connections are kept between
+// calls.
 //
 // Every phase begins with it, and no plan does: it is where an adopted login
 // that was ended for the credential, and that somebody has given a password or
@@ -70,8 +71,10 @@ func (b *Backend) Lock(ctx context.Context, credential string) (func(context.Con
 		c.primary.close()
 		return nil, joined(doing, []error{err})
 	}
+	b.kept.begin()
 	return func(ctx context.Context) error {
 		defer c.primary.close()
+		b.kept.end()
 		if err := c.primary.conn.QueryRow(ctx, "select pg_catalog.pg_advisory_unlock($1::bigint)", key).Scan(&got); err != nil {
 			return wrap(c.primary.name, err) // the connection's end gives it back
 		}
