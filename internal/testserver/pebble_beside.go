@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -218,7 +219,7 @@ func (p *Pebble) tell(w http.ResponseWriter, r *http.Request) {
 func (p *Pebble) Forge(t testing.TB, change func(*x509.Certificate)) (address string) {
 	t.Helper()
 	proxy := &httputil.ReverseProxy{
-		Rewrite:   func(r *httputil.ProxyRequest) { r.Out.URL.Scheme, r.Out.URL.Host = "https", p.Addr() }, // the Host stays: what clients sign holds it
+		Rewrite:   p.toItself,
 		Transport: p.http.Transport,
 		ModifyResponse: func(r *http.Response) error {
 			if !strings.HasPrefix(r.Header.Get("Content-Type"), "application/pem-certificate-chain") {
@@ -248,6 +249,45 @@ func (p *Pebble) Forge(t testing.TB, change func(*x509.Certificate)) (address st
 			r.Header.Set("Content-Length", strconv.Itoa(len(body)))
 			return nil
 		}}
+	return p.front(t, proxy)
+}
+
+// Between stands between a client and Pebble, as long as the test runs: what is asked at the
+// address that it returns, handle answers, or lets pass.
+func (p *Pebble) Between(t testing.TB, handle func(w http.ResponseWriter, r *http.Request, pass http.Handler)) (address string) {
+	t.Helper()
+	pass := &httputil.ReverseProxy{
+		Rewrite:   p.toItself,
+		Transport: p.http.Transport,
+		ErrorHandler: func(http.ResponseWriter, *http.Request, error) {
+			panic(http.ErrAbortHandler) // as if nothing stood between
+		}}
+	return p.front(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { handle(w, r, pass) }))
+}
+
+// ChangesKey reports whether a request is to change an account's key.
+func ChangesKey(r *http.Request) bool { return strings.HasSuffix(r.URL.Path, "/rollover-account-key") }
+
+// LoseAnswer lets a request pass, and ends the connection once it was done. What Pebble refuses, such as a
+// nonce, is answered.
+func LoseAnswer(w http.ResponseWriter, r *http.Request, pass http.Handler) {
+	done := httptest.NewRecorder()
+	if pass.ServeHTTP(done, r); done.Code < http.StatusMultipleChoices {
+		panic(http.ErrAbortHandler)
+	}
+	maps.Copy(w.Header(), done.Header())
+	w.WriteHeader(done.Code)
+	_, _ = w.Write(done.Body.Bytes()) // whoever asked is gone if it fails
+}
+
+// toItself leads a request to Pebble. The Host stays: what clients sign holds it.
+func (p *Pebble) toItself(r *httputil.ProxyRequest) {
+	r.Out.URL.Scheme, r.Out.URL.Host = "https", p.Addr()
+}
+
+// front serves with a certificate as Pebble has one, as long as the test runs.
+func (p *Pebble) front(t testing.TB, handler http.Handler) (address string) {
+	t.Helper()
 	cert, key, err := p.authority.Issue(Certificate{Names: []string{"127.0.0.1"}})
 	if err != nil {
 		t.Fatal(err)
@@ -256,7 +296,7 @@ func (p *Pebble) Forge(t testing.TB, change func(*x509.Certificate)) (address st
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := httptest.NewUnstartedServer(proxy)
+	server := httptest.NewUnstartedServer(handler)
 	server.TLS = &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS13}
 	server.StartTLS()
 	t.Cleanup(server.Close)
