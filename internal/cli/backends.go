@@ -134,6 +134,9 @@ func newCertificate(a *app, s certificate.Settings, how reached) (rotation.Backe
 	if o.Roots, err = authority(s.Roots, "the certificates"); err != nil {
 		return nil, err
 	}
+	if s.ACME != nil && s.ACME.Rollover {
+		return certificate.NewAccountKey(s, o)
+	}
 	if s.RotateCA != nil {
 		var files [][]byte
 		for _, path := range s.RotateCA.Trust {

@@ -89,7 +89,7 @@ func (p *parser) place(cfg *Config, c *Credential, n *yaml.Node, key string) {
 	if folder == "" {
 		return
 	}
-	at, path := at(n, c.Backend, name), join(join(key, c.Backend), name)
+	at, path := at(n, append([]string{c.Backend}, strings.Split(name, ".")...)...), join(join(key, c.Backend), name)
 	switch {
 	case cfg.Directory == nil || cfg.Swarm != nil:
 		p.fault(at, path, "rotate it by a configuration of its own, with directory: {path: FOLDER}", "the next version has no place that it is read from again")

@@ -24,6 +24,7 @@ type acmeIssuer struct{ *Backend }
 type acmeServer struct {
 	client  *acme.Client
 	account acme.Account // without a location until it was looked up
+	beside  keyFolder    // where other keys of the account may stand; "": nowhere
 }
 
 // open reads the account's key. It does no I/O on the network, but for what [Options.Ready] does.
@@ -37,12 +38,21 @@ func (b acmeIssuer) open(ctx context.Context) (*acmeServer, error) {
 		return nil, rotation.Classify(rotation.Invalid, "make one: openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256",
 			fmt.Errorf("certificate: the key of the account (%s): %w", b.settings.ACME.Account, err))
 	}
+	a, err := b.server(ctx)
+	if err != nil {
+		return nil, err
+	}
+	a.account.PrivateKey, a.beside = key, keysBeside(b.settings.ACME.Account)
+	return a, nil
+}
+
+// server is the ACME server, as nobody yet.
+func (b acmeIssuer) server(ctx context.Context) (*acmeServer, error) {
 	web, err := b.web(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return &acmeServer{client: &acme.Client{Directory: b.settings.ACME.Directory, UserAgent: "keyturn", HTTPClient: web},
-		account: acme.Account{PrivateKey: key}}, nil
+	return &acmeServer{client: &acme.Client{Directory: b.settings.ACME.Directory, UserAgent: "keyturn", HTTPClient: web}}, nil
 }
 
 // parseKey reads a private key in PEM form. Its error holds nothing of it.
@@ -68,24 +78,65 @@ func parseKey(text []byte) (crypto.Signer, error) {
 	return signer, nil
 }
 
-// known looks the account up. One that is not there is no error.
+// errInactive is wrapped by the error of an account that its authority has ended.
+var errInactive = errors.New("the account is not active")
+
+// whose looks up the account that has a key. That there is none is no error: it has no
+// location then.
+func (a *acmeServer) whose(ctx context.Context, key crypto.Signer) (acme.Account, error) {
+	found, err := a.client.GetAccount(ctx, acme.Account{PrivateKey: key})
+	p, told := problemOf(err)
+	switch {
+	case told && p.Status >= http.StatusInternalServerError:
+		return acme.Account{}, wrap("looking for the account", err)
+	case is(err, accountIsMissing):
+		return acme.Account{}, nil
+	case is(err, namespace+"unauthorized"):
+		return acme.Account{}, rotation.Classify(rotation.Refused, "use the key of another account", fmt.Errorf("certificate: %w: %w", errInactive, err))
+	case err != nil:
+		return acme.Account{}, wrap("looking for the account", err)
+	case found.Location == "":
+		return acme.Account{}, wrap("looking for the account", errors.New("the answer says nowhere which one it is"))
+	case found.Status != "" && found.Status != acme.StatusValid:
+		return acme.Account{}, rotation.Classify(rotation.Refused, "use the key of another account", fmt.Errorf("certificate: %w: it is %s", errInactive, found.Status))
+	}
+	found.PrivateKey = key
+	return found, nil
+}
+
+// known looks the account up. One that is not there is no error. While the account's key is
+// changed the one in service is refused until the link is moved: another one of its folder
+// is taken then.
 func (a *acmeServer) known(ctx context.Context) (bool, error) {
 	if a.account.Location != "" {
 		return true, nil
 	}
-	found, err := a.client.GetAccount(ctx, a.account)
-	if is(err, accountIsMissing) {
-		return false, nil
+	found, err := a.whose(ctx, a.account.PrivateKey)
+	if err != nil || found.Location != "" || a.beside == "" {
+		return a.take(found), err
 	}
+	keys, err := a.beside.all()
 	if err != nil {
-		return false, wrap("looking for the account", err)
+		return false, err
 	}
-	if found.Status != "" && found.Status != acme.StatusValid {
-		return false, refused("use the key of another account", "the account is %s", found.Status)
+	for _, key := range keys {
+		if key.is(a.account.PrivateKey) {
+			continue
+		}
+		if found, err = a.whose(ctx, key.Signer); err != nil || found.Location != "" {
+			return a.take(found), err
+		}
 	}
-	found.PrivateKey = a.account.PrivateKey
+	return false, nil
+}
+
+// take asks as an account from now on, if it was found.
+func (a *acmeServer) take(found acme.Account) bool {
+	if found.Location == "" {
+		return false
+	}
 	a.account = found
-	return true, nil
+	return true
 }
 
 // login looks up the account, which must be there.
@@ -100,11 +151,19 @@ func (a *acmeServer) login(ctx context.Context) error {
 // mayOrder checks that there is an account, or that one may be made.
 func (b acmeIssuer) mayOrder(ctx context.Context, a *acmeServer) error {
 	there, err := a.known(ctx)
-	if err == nil && !there && !b.settings.ACME.AgreeTerms {
-		return refused("read its terms of service, then write acme: {agree-terms: true}: an account is made with the first order",
-			"the authority knows no account with this key")
+	if err == nil && !there {
+		err = b.agreed()
 	}
 	return err
+}
+
+// agreed refuses to make an account for somebody who did not agree to what that means.
+func (b acmeIssuer) agreed() error {
+	if b.settings.ACME.AgreeTerms {
+		return nil
+	}
+	return refused("read its terms of service, then write acme: {agree-terms: true}: an account is made with the first order",
+		"the authority knows no account with this key")
 }
 
 // register makes the account.

@@ -38,6 +38,10 @@ type ACME struct {
 	// Profile is what the server calls the kind of certificate. Empty: it chooses.
 	Profile string `yaml:"profile"`
 
+	// Rollover says that the credential is the account's key itself, which is read from the
+	// folder that the target writes: account: {from-file: FOLDER/current/key}.
+	Rollover bool `yaml:"rollover"`
+
 	// HTTP01 and DNS01 are the challenges, of which one is given.
 	HTTP01 *HTTP01 `yaml:"http-01"`
 	DNS01  *DNS01  `yaml:"dns-01"`
@@ -77,14 +81,15 @@ type DNS01 struct {
 }
 
 // NotBuilt names keys of later releases.
-func (*ACME) NotBuilt() []string { return []string{"tls-alpn-01", "rollover"} }
+func (*ACME) NotBuilt() []string { return []string{"tls-alpn-01"} }
 
 var (
 	contactForm = regexp.MustCompile(`^[^\s@,?]+@[^\s@,?]+$`)
 	profileForm = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
 )
 
-func (a ACME) check(names []string, fault faultFunc) {
+// checkAccount checks what an account is, and where.
+func (a ACME) checkAccount(fault faultFunc) {
 	if !isURL(a.Directory, "https") {
 		fault("acme.directory", "write it as https://acme-v02.api.letsencrypt.org/directory", "this is no URL that begins with https:// and has no user or query")
 	}
@@ -99,6 +104,10 @@ func (a ACME) check(names []string, fault faultFunc) {
 	if e := a.ExternalAccount; e != nil {
 		e.check(fault)
 	}
+}
+
+func (a ACME) check(names []string, fault faultFunc) {
+	a.checkAccount(fault)
 	if a.Profile != "" && !profileForm.MatchString(a.Profile) {
 		fault("acme.profile", "the page of the authority lists them", "this cannot be the name of a profile")
 	}

@@ -76,10 +76,13 @@ func (s Settings) Elsewhere() string {
 
 // Gap says what a cutover costs, which must be accepted.
 func (s Settings) Gap() string {
-	if s.Trigger == "" {
-		return ""
+	switch {
+	case s.rolls():
+		return oneKey
+	case s.Trigger != "":
+		return oneSecret
 	}
-	return oneSecret
+	return ""
 }
 
 const oneSecret = "cert-manager has one Secret: what it issues is in use at once, before anybody could look at it, and there is no way back but forward"

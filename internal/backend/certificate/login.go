@@ -27,7 +27,8 @@ type loginSettings struct {
 	Fingerprint string         `json:"fingerprint"` // "": it is not known
 	CRL         string         `json:"crl,omitempty"`
 	At          *places        `json:"at,omitempty"`
-	Trust       []string       `json:"trust,omitempty"` // of what services trust: its authorities
+	Trust       []string       `json:"trust,omitempty"`   // of what services trust: its authorities
+	Account     *string        `json:"account,omitempty"` // of an account's key: the URL of the account; "": it is not known
 }
 
 // ProbeSpec says how to try a version. It does no I/O.
@@ -60,7 +61,10 @@ func Login(ctx context.Context, spec rotation.ProbeSpec, m rotation.Material) ro
 	if err := json.Unmarshal(spec.Settings, &s); err != nil {
 		return rotation.ProbeResult{Answer: rotation.Inconclusive, Reason: "the probe's settings are malformed"}
 	}
-	if len(s.Trust) > 0 {
+	switch {
+	case s.Account != nil:
+		return s.holds(ctx, spec, m)
+	case len(s.Trust) > 0:
 		return s.trusts(ctx, spec, m)
 	}
 	roots, err := remote.Pool(spec.CA)

@@ -40,6 +40,15 @@ func (b acmeIssuer) preflight(ctx context.Context) error {
 			return refused("leave acme.profile out, or write one that the authority's page lists", "the authority has no profile %q", p)
 		}
 	}
+	there, err := a.known(ctx)
+	if err != nil || there {
+		return err
+	}
+	return b.mayRegister(directory)
+}
+
+// mayRegister checks that an account may be made.
+func (b acmeIssuer) mayRegister(directory acme.Directory) error {
 	if e := b.settings.ACME.ExternalAccount; e != nil {
 		key, err := e.key(b.options.Getenv)
 		if err != nil {
@@ -47,16 +56,10 @@ func (b acmeIssuer) preflight(ctx context.Context) error {
 		}
 		key.Wipe()
 	} else if directory.Meta != nil && directory.Meta.ExternalAccountRequired {
-		there, err := a.known(ctx)
-		if err == nil && !there {
-			err = refused("write acme: {external-account: {id: …, key: {from-env: NAME}}}, which the authority gives its customers, or name the key of an account that is there",
-				"the authority makes accounts for its customers alone")
-		}
-		if err != nil {
-			return err
-		}
+		return refused("write acme: {external-account: {id: …, key: {from-env: NAME}}}, which the authority gives its customers, or name the key of an account that is there",
+			"the authority makes accounts for its customers alone")
 	}
-	return b.mayOrder(ctx, a)
+	return b.agreed()
 }
 
 // answerable checks what answers challenges.

@@ -81,6 +81,8 @@ func (s Settings) Fields() []string {
 		return nil // no service of ours reads them
 	case s.RotateCA != nil:
 		return []string{fieldBundle}
+	case s.rolls():
+		return []string{fieldKey}
 	}
 	return []string{fieldCertificate, fieldKey}
 }
@@ -97,6 +99,9 @@ func (Settings) DerivedFields() []string { return nil }
 func (s Settings) Pace() (every, overlap time.Duration) {
 	if s.RotateCA != nil { // when other authorities are named
 		return 3650 * 24 * time.Hour, 48 * time.Hour
+	}
+	if s.rolls() { // nothing overlaps: it is how long the way back is open
+		return 365 * 24 * time.Hour, 24 * time.Hour
 	}
 	return 365 * 24 * time.Hour, 48 * time.Hour
 }
@@ -136,6 +141,10 @@ func (s Settings) check() error {
 	fault := func(path, tip, format string, args ...any) {
 		faults = append(faults, &rotation.Fault{Path: path, Text: fmt.Sprintf(format, args...), Tip: tip})
 	}
+	if s.rolls() {
+		s.checkRollover(fault)
+		return errors.Join(faults...)
+	}
 	s.checkNames(fault)
 	managed := s.Trigger != "" || s.CertManager != nil || s.RotateCA != nil
 	switch given := s.issuers(); {
@@ -157,9 +166,7 @@ func (s Settings) check() error {
 	if s.StepCA != nil && !managed {
 		s.StepCA.check(fault)
 	}
-	if s.KeyType != "" && !slices.Contains(keyTypes, s.KeyType) {
-		fault("key-type", "known are "+strings.Join(keyTypes, ", "), "unknown kind of key")
-	}
+	s.checkKeyType(fault)
 	for i, p := range s.Probe {
 		if _, _, err := splitProbe(p); err != nil {
 			fault(fmt.Sprintf("probe.%d", i), "write it as tls://tasks.orders_web:8443", "this is no tls://HOST:PORT")
@@ -171,6 +178,12 @@ func (s Settings) check() error {
 		fault("crl", "write it as http://ca.example.com/crl", "this is no URL that begins with http:// or https:// and has no user or query")
 	}
 	return errors.Join(faults...)
+}
+
+func (s Settings) checkKeyType(fault faultFunc) {
+	if s.KeyType != "" && !slices.Contains(keyTypes, s.KeyType) {
+		fault("key-type", "known are "+strings.Join(keyTypes, ", "), "unknown kind of key")
+	}
 }
 
 // issuers are the sections of those who issue it.

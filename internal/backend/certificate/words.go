@@ -29,6 +29,7 @@ func (ACME) Documented() map[string]string {
 		"external-account": "Whose account is made, where the authority makes accounts for its customers alone.",
 		"ca":               "The path of the PEM file with the authority of the server's own certificate. Default: the system's.",
 		"profile":          "What the server calls the kind of certificate. Default: it chooses.",
+		"rollover":         "It is no certificate, but the key of the account, which is changed at the authority.",
 		"http-01":          "It is shown whose a name is by what a web server says at port 80.",
 		"dns-01":           "It is shown whose a name is by a TXT record.",
 	}

@@ -1,0 +1,317 @@
+package certificate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"time"
+
+	"github.com/mholt/acmez/v3/acme"
+
+	"github.com/keyturn/keyturn/internal/rotation"
+)
+
+// An AccountKey rotates the key of an ACME account (RFC 8555, section 7.3.5): its authority
+// takes the next one in place of the one before, at once, and the account stays what it is. That
+// is a gap, see [rotation.Gapped]. Whose a key is the authority says; nothing else is believed.
+//
+// Both keys sign the change, and it may be made by a process that made neither: they are
+// read from the folder that the directory target writes.
+type AccountKey struct {
+	acme     acmeIssuer
+	keys     keyFolder
+	ended    map[int]bool   // numbers of versions that were seen to be refused when they were ended
+	accounts map[int]string // number of a version → the account that it was activated for
+}
+
+// The interfaces that an AccountKey fulfils.
+var (
+	_ rotation.Proceeder   = (*AccountKey)(nil)
+	_ rotation.Drafter     = (*AccountKey)(nil)
+	_ rotation.Recognizer  = (*AccountKey)(nil)
+	_ rotation.Gapped      = (*AccountKey)(nil)
+	_ rotation.Preflighter = (*AccountKey)(nil)
+	_ rotation.Adopter     = (*AccountKey)(nil)
+	_ rotation.Warner      = (*AccountKey)(nil)
+	_ rotation.Examiner    = (*AccountKey)(nil)
+	_ rotation.Nouner      = (*AccountKey)(nil)
+)
+
+// NewAccountKey returns an AccountKey for settings that passed [Section] and say so. It does no I/O.
+func NewAccountKey(s Settings, o Options) (*AccountKey, error) {
+	b, err := New(s, o)
+	if err != nil {
+		return nil, err
+	}
+	if !s.rolls() {
+		return nil, rotation.Errorf(rotation.Invalid, "", "certificate: the credential is a certificate")
+	}
+	return &AccountKey{acme: acmeIssuer{b}, keys: keysBeside(s.ACME.Account), ended: map[int]bool{}, accounts: map[int]string{}}, nil
+}
+
+// Noun implements [rotation.Nouner].
+func (*AccountKey) Noun() string { return "account key" }
+
+// Gap implements [rotation.Gapped].
+func (*AccountKey) Gap() string { return oneKey }
+
+// The public fields of a version of an account's key, beside the hash of its public half.
+const (
+	publicAccount = "account"     // its URL, the same for all versions
+	publicNew     = "new-account" // it is made for this version, by its activation, which notes its URL
+)
+
+// checkAccount refuses a key that is another account's than the record says.
+func checkAccount(v rotation.Version, found acme.Account) error {
+	want := v.Public[publicAccount]
+	if want == "" || found.Location == want {
+		return nil
+	}
+	return rotation.Errorf(rotation.Failed, "somebody made an account with this key: deactivate it there; the account on the record is left alone",
+		"certificate: the key of version %d is that of the account %s, and not of %s", v.Number, found.Location, want)
+}
+
+// Identify names the version, and the account by the key that it has now.
+func (k *AccountKey) Identify(ctx context.Context, next rotation.Version, others []rotation.Version) (rotation.Version, error) {
+	next = next.Clone()
+	next.Identity, next.Public = rotation.Title("keyturn "+k.acme.options.Credential, next.Number), map[string]string{}
+	for _, o := range others {
+		k.acme.saw(o)
+	}
+	a, err := k.acme.server(ctx)
+	if err != nil {
+		return next, err
+	}
+	found, err := k.inForce(ctx, a, others)
+	next.Public[publicAccount] = found.Location
+	if found.Location == "" {
+		next.Public = map[string]string{publicNew: "yes"}
+	}
+	return next, err
+}
+
+// inForce returns the account that one of the versions has the key of. Without a version it
+// has no location.
+func (k *AccountKey) inForce(ctx context.Context, a *acmeServer, versions []rotation.Version) (acme.Account, error) {
+	for _, v := range versions {
+		key, err := k.keys.of(v)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return acme.Account{}, err
+		}
+		found, err := a.whose(ctx, key.Signer)
+		if err == nil && found.Location != "" {
+			err = checkAccount(v, found)
+		}
+		if err != nil || found.Location != "" {
+			return found, err
+		}
+	}
+	if len(versions) > 0 {
+		return acme.Account{}, refused("somebody changed it elsewhere, and has the key that the account has now: change it back there. Or let that key be version 1 of a credential with another name: keyturn adopt",
+			"no version on the record has the account's key: nothing was changed, and nothing is ended")
+	}
+	return acme.Account{}, nil
+}
+
+// Draft makes the key.
+func (k *AccountKey) Draft(v rotation.Version) (rotation.Material, error) {
+	key, err := k.acme.newKey(v)
+	if err != nil {
+		return nil, err
+	}
+	value, err := encode(key)
+	return rotation.Material{fieldKey: value}, err
+}
+
+// Recognize implements [rotation.Recognizer] by the public half.
+func (k *AccountKey) Recognize(v rotation.Version, m rotation.Material) (rotation.Version, error) {
+	key, err := parseKey(m[fieldKey].Reveal())
+	if err != nil {
+		return v, fmt.Errorf("certificate: the key of version %d: %w", v.Number, err)
+	}
+	v = v.Clone()
+	if v.Public == nil {
+		v.Public = map[string]string{}
+	}
+	v.Public[publicKey], err = hashOfKey(key.Public())
+	return v, err
+}
+
+// Observe asks the authority whose the version's key is. One that is stored and nobody's is
+// Staged, until it was ended.
+func (k *AccountKey) Observe(ctx context.Context, v rotation.Version) (rotation.Standing, error) {
+	key, err := k.keys.of(v)
+	if errors.Is(err, fs.ErrNotExist) {
+		return rotation.Standing{Status: rotation.Absent, Detail: "its key stands in no file"}, nil
+	}
+	if err != nil {
+		return rotation.Standing{}, err
+	}
+	a, err := k.acme.server(ctx)
+	if err != nil {
+		return rotation.Standing{}, err
+	}
+	found, err := a.whose(ctx, key.Signer)
+	switch {
+	case errors.Is(err, errInactive):
+		return rotation.Standing{Status: rotation.Ended, Detail: err.Error()}, nil
+	case err != nil:
+		return rotation.Standing{}, err
+	case found.Location != "":
+		return rotation.Standing{Status: rotation.Armed, Detail: "it is the key of " + found.Location}, checkAccount(v, found)
+	case k.ended[v.Number] || v.State == rotation.Retired || v.State == rotation.Discarded:
+		return rotation.Standing{Status: rotation.Ended, Detail: "it is the key of no account"}, nil
+	}
+	return rotation.Standing{Status: rotation.Staged, Detail: "it is the key of no account, and kept"}, nil
+}
+
+// Arm checks that the key can be made the account's: it is stored, it is no other account's, and
+// no other one waits. It has no end of its own: the authority does not know it.
+func (k *AccountKey) Arm(ctx context.Context, v rotation.Version, _ rotation.Material, _ time.Time) error {
+	key, err := k.keys.of(v)
+	if err != nil {
+		return err
+	}
+	a, err := k.acme.server(ctx)
+	if err != nil {
+		return err
+	}
+	found, err := a.whose(ctx, key.Signer)
+	if err != nil || found.Location != "" {
+		return errors.Join(err, checkAccount(v, found))
+	}
+	_, name, err := k.account(ctx, a, v, key)
+	if err != nil || name == "" {
+		return err
+	}
+	all, err := k.keys.all()
+	if err != nil {
+		return err
+	}
+	for _, other := range all {
+		if n := numberOf(other.name); n > numberOf(name) && n != v.Number {
+			return rotation.Errorf(rotation.Refused, "bring it to its end first: keyturn status "+k.acme.options.Credential, "certificate: the key in %s waits to be the account's, too", other.name)
+		}
+	}
+	return nil
+}
+
+// account returns the account of a version by the key that it has now, and the folder of
+// that key, which is another one than the version's. None has no location.
+func (k *AccountKey) account(ctx context.Context, a *acmeServer, v rotation.Version, own keptKey) (acme.Account, string, error) {
+	all, err := k.keys.all()
+	if err != nil {
+		return acme.Account{}, "", err
+	}
+	for _, key := range all {
+		if key.is(own.Signer) {
+			continue
+		}
+		found, err := a.whose(ctx, key.Signer)
+		if err != nil {
+			return acme.Account{}, "", err
+		}
+		if found.Location != "" && checkAccount(v, found) == nil {
+			return found, key.name, nil
+		}
+	}
+	return acme.Account{}, "", nil
+}
+
+// Activate makes the version's key the account's. What an answer that was lost has done is
+// found, for the authority is asked first; and last, with the new key.
+func (k *AccountKey) Activate(ctx context.Context, v rotation.Version) error {
+	key, err := k.keys.of(v)
+	if err != nil {
+		return err
+	}
+	a, err := k.acme.server(ctx)
+	if err != nil {
+		return err
+	}
+	found, err := a.whose(ctx, key.Signer)
+	if err != nil {
+		return err
+	}
+	if found.Location != "" {
+		return k.activated(v, found)
+	}
+	from, _, err := k.account(ctx, a, v, key)
+	if err != nil {
+		return err
+	}
+	if err := rotation.CheckLease(ctx); err != nil {
+		return err
+	}
+	switch {
+	case from.Location != "":
+		k.acme.options.Logger.InfoContext(ctx, "changing the key of an account", "account", from.Location, "version", v.Number)
+		found, err = a.roll(ctx, from, key)
+	case v.Public[publicNew] != "" && v.State == rotation.Pending:
+		if err = k.acme.agreed(); err == nil {
+			a.account = acme.Account{PrivateKey: key.Signer}
+			err = k.acme.register(ctx, a)
+		}
+		found = a.account
+	default:
+		err = rotation.Errorf(rotation.Failed, "somebody changed it elsewhere, and has the key that the account has now: change it back there",
+			"certificate: none of the keys in %s is the account's", k.keys)
+	}
+	if err != nil {
+		return err
+	}
+	return k.activated(v, found)
+}
+
+// activated notes whose key a version is, which must be the account of the record.
+func (k *AccountKey) activated(v rotation.Version, found acme.Account) error {
+	if err := checkAccount(v, found); err != nil {
+		return err
+	}
+	k.acme.mu.Lock()
+	defer k.acme.mu.Unlock()
+	delete(k.ended, v.Number)
+	k.accounts[v.Number] = found.Location
+	return nil
+}
+
+// roll changes the key of an account, and reads that back by the next one, whatever was answered.
+func (a *acmeServer) roll(ctx context.Context, from acme.Account, to keptKey) (acme.Account, error) {
+	directory, err := a.client.GetDirectory(ctx)
+	if err != nil {
+		return acme.Account{}, wrap("reading the directory", err)
+	}
+	if directory.KeyChange == "" {
+		return acme.Account{}, cannotRoll(nil)
+	}
+	_, failed := a.client.AccountKeyRollover(ctx, from, to.Signer)
+	found, err := a.whose(ctx, to.Signer)
+	p, told := problemOf(failed)
+	switch {
+	case err != nil:
+		return acme.Account{}, errors.Join(err, wrap("changing the account's key", failed))
+	case found.Location == from.Location:
+		return found, nil
+	case found.Location != "":
+		return acme.Account{}, rotation.Errorf(rotation.Failed, "nothing was changed; start again: the next version has another key", "certificate: the new key is that of another account: %s", found.Location)
+	case failed == nil:
+		return acme.Account{}, rotation.Errorf(rotation.Unknown, "run it again", "certificate: the account's key was changed, and the authority does not know the new one")
+	case told && (p.Status == http.StatusNotImplemented || p.Status == http.StatusNotFound || p.Status == http.StatusMethodNotAllowed):
+		return acme.Account{}, cannotRoll(failed)
+	}
+	return acme.Account{}, wrap("changing the account's key", failed)
+}
+
+// cannotRoll is the error of an authority that changes no account's key.
+func cannotRoll(err error) error {
+	const hint = "nothing was changed; leave the credential out of the configuration: with this authority another account is the only way to another key"
+	if err == nil {
+		return refused(hint, "the authority names no place where the key of an account is changed")
+	}
+	return rotation.Classify(rotation.Failed, hint, fmt.Errorf("certificate: the authority cannot change the key of an account: %w", err))
+}

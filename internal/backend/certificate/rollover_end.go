@@ -1,0 +1,80 @@
+package certificate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+
+	"github.com/mholt/acmez/v3/acme"
+
+	"github.com/keyturn/keyturn/internal/rotation"
+)
+
+// End sees to it that the authority refuses the version's key. That of the account now is
+// replaced by the one that services read. Of an account that was made for the version,
+// nothing is left: it is deactivated.
+func (k *AccountKey) End(ctx context.Context, v rotation.Version, why rotation.Why) error {
+	key, err := k.keys.of(v)
+	if errors.Is(err, fs.ErrNotExist) && why != rotation.ToRevoke {
+		return nil // an account has one key: the proof tries the next one
+	}
+	if err != nil {
+		return err
+	}
+	a, err := k.acme.server(ctx)
+	if err != nil {
+		return err
+	}
+	found, err := a.whose(ctx, key.Signer)
+	if err == nil && found.Location != "" {
+		err = k.depose(ctx, a, v, found, why)
+	}
+	if err != nil && !errors.Is(err, errInactive) {
+		return err
+	}
+	k.acme.mu.Lock()
+	defer k.acme.mu.Unlock()
+	k.ended[v.Number] = true
+	return nil
+}
+
+// depose takes the account from the key that it has.
+func (k *AccountKey) depose(ctx context.Context, a *acmeServer, v rotation.Version, found acme.Account, why rotation.Why) error {
+	if err := checkAccount(v, found); err != nil {
+		return err
+	}
+	if err := rotation.CheckLease(ctx); err != nil {
+		return err
+	}
+	if name := k.keys.inService(); name != "" && name != nameOf(v) {
+		heir, err := k.keys.read(name)
+		if err != nil {
+			return fmt.Errorf("certificate: the key in service: %w", err)
+		}
+		k.acme.options.Logger.InfoContext(ctx, "giving an account the key in service", "account", found.Location, "version", v.Number)
+		_, err = a.roll(ctx, found, heir)
+		return err
+	}
+	switch {
+	case why == rotation.ToRevoke:
+		return refused("the next key ends it, at its cutover: keyturn revoke --mode fast --reason … "+k.acme.options.Credential,
+			"version %d is the account's key: to end it is to end the account, and nobody could revoke its certificates any more", v.Number)
+	case why == rotation.ToDiscard && v.Public[publicNew] != "":
+		return a.deactivate(ctx, found)
+	}
+	return refused("see: keyturn status "+k.acme.options.Credential, "version %d is the account's key, and no other one is in service", v.Number)
+}
+
+// deactivate ends an account (RFC 8555, section 7.3.6), and reads that back.
+func (a *acmeServer) deactivate(ctx context.Context, account acme.Account) error {
+	_, failed := a.client.UpdateAccount(ctx, acme.Account{Location: account.Location, PrivateKey: account.PrivateKey, Status: acme.StatusDeactivated})
+	_, err := a.whose(ctx, account.PrivateKey)
+	if err == nil && failed == nil {
+		err = unknown("run it again", "the account was deactivated, and is still active")
+	}
+	if errors.Is(err, errInactive) {
+		return nil
+	}
+	return errors.Join(err, wrap("deactivating the account", failed))
+}

@@ -1,0 +1,442 @@
+package cli_test
+
+import (
+	"context"
+	"crypto"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/mholt/acmez/v3/acme"
+
+	"github.com/keyturn/keyturn/internal/backend/certificate"
+	"github.com/keyturn/keyturn/internal/backend/remote"
+	"github.com/keyturn/keyturn/internal/rotation"
+	"github.com/keyturn/keyturn/internal/secret"
+	"github.com/keyturn/keyturn/internal/testserver"
+)
+
+// An accountShop rotates the key of an account, with a configuration, a journal and a folder of
+// its own.
+type accountShop struct {
+	*shop
+	pebble    *testserver.Pebble
+	directory string // of the authority, or of what stands between
+	account   acme.Account
+	keys      map[string]crypto.Signer // every key that was seen, by its public half
+	handle    atomic.Pointer[func(http.ResponseWriter, *http.Request, http.Handler)]
+}
+
+// newAccountShop makes an account by hand, whose key is in service.
+func newAccountShop(t testing.TB, p *testserver.Pebble) *accountShop {
+	t.Helper()
+	dir := t.TempDir()
+	a := &accountShop{pebble: p, keys: map[string]crypto.Signer{}, shop: &shop{t: t, name: fmt.Sprintf("acme%d", serial.Add(1)),
+		root: filepath.Join(dir, "credentials"), config: filepath.Join(dir, "keyturn.yml"), journal: filepath.Join(dir, "state", "journal.jsonl")}}
+	a.env = append(os.Environ(), asProgram+"=1", "CI=")
+	a.directory = "https://" + p.Between(t, func(w http.ResponseWriter, r *http.Request, pass http.Handler) {
+		if handle := a.handle.Load(); handle != nil {
+			(*handle)(w, r, pass)
+			return
+		}
+		pass.ServeHTTP(w, r)
+	}) + "/dir"
+	key, err := p.AccountKey()
+	a.must(err)
+	a.must(os.MkdirAll(a.folder("initial"), 0o755))
+	a.must(os.WriteFile(a.folder("initial", "key"), []byte(key), 0o400))
+	a.must(os.Symlink("initial", a.folder("current")))
+	a.account, err = a.client().NewAccount(context.Background(), acme.Account{PrivateKey: a.inService(), TermsOfServiceAgreed: true})
+	a.must(err)
+	a.must(os.WriteFile(a.config, []byte(fmt.Sprintf(`version: 1
+journal: file:%s
+directory: {path: %s}
+credentials:
+  %s:
+    certificate:
+      acme: {directory: "%s", ca: %s, account: {from-file: %s}, rollover: true}
+    services: {keyturn: {path: {/key: key}}}
+    accept-gap: true
+    minimum-age: 0s
+    overlap: 1s
+    %s
+`, a.journal, a.root, a.name, a.directory, p.CAFile(), a.folder("current", "key"), quick)), 0o600))
+	return a
+}
+
+// folder is a path in the credential's folder.
+func (a *accountShop) folder(parts ...string) string {
+	return filepath.Join(append([]string{a.root, a.name}, parts...)...)
+}
+
+// between has what is asked handled so from now on; nil: it passes.
+func (a *accountShop) between(handle func(http.ResponseWriter, *http.Request, http.Handler)) {
+	if handle == nil {
+		a.handle.Store(nil)
+		return
+	}
+	a.handle.Store(&handle)
+}
+
+// client is another client of the authority.
+func (a *accountShop) client() *acme.Client {
+	a.t.Helper()
+	trust, err := remote.TLS(a.pebble.CA(), nil)
+	a.must(err)
+	return &acme.Client{Directory: a.directory, HTTPClient: remote.Client(trust, nil, 5*time.Second)}
+}
+
+// inService is the key that the link leads to; its lines are remembered, to look for.
+func (a *accountShop) inService() crypto.Signer {
+	a.t.Helper()
+	text, err := os.ReadFile(a.folder("current", "key"))
+	a.must(err)
+	block, _ := pem.Decode(text)
+	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	a.must(err)
+	signer := key.(crypto.Signer)
+	if public := fmt.Sprint(signer.Public()); a.keys[public] == nil {
+		a.keys[public] = signer
+		c := certificateShop{shop: a.shop}
+		c.secret(string(text))
+	}
+	return signer
+}
+
+// owner is the account that has a key; "" if none has.
+func (a *accountShop) owner(key crypto.Signer) string {
+	a.t.Helper()
+	found, err := a.client().GetAccount(context.Background(), acme.Account{PrivateKey: key})
+	if p, ok := errors.AsType[acme.Problem](err); ok && p.Type == acme.ProblemTypeAccountDoesNotExist {
+		return ""
+	}
+	a.must(err)
+	return found.Location
+}
+
+// done checks that one version is in service, that the account has its key, and that every other
+// key that was seen is nobody's.
+func (a *accountShop) done() {
+	a.t.Helper()
+	a.versions(a.status().Current)
+	now := fmt.Sprint(a.inService().Public())
+	for public, key := range a.keys {
+		want := map[bool]string{true: a.account.Location}[public == now]
+		if got := a.owner(key); got != want {
+			a.t.Errorf("a key (in service: %t) is that of %q, want %q", public == now, got, want)
+		}
+	}
+	a.ok("audit", "verify")
+	a.quiet(a.journal)
+}
+
+// quiet checks that no key stands in files, nor in the authority's log, and that no second account was made.
+func (a *accountShop) quiet(files ...string) {
+	a.t.Helper()
+	for _, file := range append(files, a.pebble.LogFile()) {
+		b, err := os.ReadFile(file)
+		a.must(err)
+		a.clean(string(b))
+	}
+}
+
+// accounts is how many accounts were made at the authority.
+func (a *accountShop) accounts() int {
+	a.t.Helper()
+	log, err := os.ReadFile(a.pebble.LogFile())
+	a.must(err)
+	return strings.Count(string(log), "accounts in memory")
+}
+
+// orders is a certificate of the account, which is in service in a folder.
+func (a *accountShop) orders() *certificateShop {
+	a.t.Helper()
+	c := certificateShopOf(a.t, a.pebble)
+	c.pebble, c.env = a.pebble, a.env
+	account := secret.Source{File: a.folder("current", "key")}
+	c.byHand(certificate.Settings{ACME: &certificate.ACME{Directory: a.directory, CA: "ca", Account: account, HTTP01: &certificate.HTTP01{Directory: a.pebble.Challenges()}}},
+		remote.Options{CA: a.pebble.CA()},
+		fmt.Sprintf(`acme: {directory: "%s", ca: %s, agree-terms: true, account: {from-file: %s}, http-01: {directory: %s}}`, a.directory, a.pebble.CAFile(), account.File, a.pebble.Challenges()))
+	return c
+}
+
+// TestAccountKey adopts an account's key and rotates it twice, and once back: a certificate that
+// was ordered before is revoked after that, and another one ordered, by the key in service.
+func TestAccountKey(t *testing.T) {
+	journey(t)
+	t.Parallel()
+	a := newAccountShop(t, testserver.NewPebble(t, testserver.PebbleOptions{}))
+	c := a.orders()
+	stop := c.asks(c.inDirectory())
+	c.ok("adopt", c.name)
+	if out := a.ok("doctor"); !strings.Contains(out, a.account.Location) {
+		t.Errorf("doctor does not name the account:\n%s", out)
+	}
+	a.ok("adopt", a.name)
+	if out := a.ok("plan", a.name); !strings.Contains(out, "an account has one key at its authority") || !strings.Contains(out, "a copy of the account's key that stands elsewhere") {
+		t.Errorf("the plan does not announce the gap, or what becomes of copies:\n%s", out)
+	}
+	a.ok("prepare", a.name)
+	a.ok("validate", a.name)
+	a.ok("cutover", a.name)
+	second := a.inService()
+	if got := a.owner(second); got != a.account.Location {
+		t.Errorf("after the cutover the key in service is that of %q", got)
+	}
+	a.ok("rollback", "--reason", "drill", a.name)
+	if got := a.owner(a.inService()); got != a.account.Location || a.owner(second) != "" {
+		t.Errorf("after the rollback the key in service is that of %q, the other one of %q", got, a.owner(second))
+	}
+	for range 2 {
+		a.ok("rotate", a.name)
+		a.inService()
+		time.Sleep(time.Second) // the overlap
+		a.ok("cleanup", a.name)
+		a.done()
+	}
+	c.ok("rotate", c.name)
+	time.Sleep(time.Second) // the overlap
+	c.ok("cleanup", c.name)
+	if got := c.states(c.issued()); got != "Revoked/4 Valid" {
+		t.Errorf("the certificates are %s, want the one from before the first rotation revoked", got)
+	}
+	if tried, failures := stop(); tried == 0 || len(failures) > 0 {
+		t.Errorf("of %d handshakes failed: %q", tried, failures)
+	}
+	if n := a.accounts(); n != 1 {
+		t.Errorf("%d accounts were made, want 1", n)
+	}
+	a.ok("check")
+	a.fails(3, []string{"is the account's key", "--mode fast"}, "revoke", "--mode", "immediate", "--reason", "drill", a.name)
+	a.ok("revoke", "--mode", "fast", "--reason", "drill", a.name)
+	a.done()
+	a.quiet(a.journal, c.journal)
+}
+
+// TestCrashAccountKey kills keyturn before and after every record and every effect of a rotation
+// of an account's key, and lets it go on: at every moment a run that orders certificates has a key
+// that the authority takes, and at the end the account has the key in service, and no other key is
+// anybody's. Without KEYTURN_CRASH=all it is a few of these points.
+func TestCrashAccountKey(t *testing.T) {
+	t.Parallel()
+	p := testserver.NewPebble(t, testserver.PebbleOptions{})
+	run := func(t *testing.T, at int) result {
+		a := newAccountShop(t, p)
+		a.ok("adopt", a.name)
+		orders, err := certificate.New(certificate.Settings{Names: []string{a.name + ".test"}, Roots: "roots", ACME: &certificate.ACME{Directory: a.directory, CA: "ca",
+			Account: secret.Source{File: a.folder("current", "key")}, HTTP01: &certificate.HTTP01{Directory: p.Challenges()}}},
+			certificate.Options{Credential: a.name, Roots: p.Roots(), Options: remote.Options{CA: p.CA()}})
+		a.must(err)
+		made := a.accounts()
+		stop := again(200*time.Millisecond, func() (bool, error) {
+			return true, orders.Preflight(context.Background(), rotation.Credential{})
+		})
+		r := a.killedAt(at, stop)
+		a.done()
+		if n := a.accounts(); n != made {
+			t.Errorf("%d accounts were made meanwhile", n-made)
+		}
+		return r
+	}
+	everyCrash(t, func(i int) bool { return slices.Contains([]int{16, 51, 60, 89}, i) }, run) // armed, changed, to be moved, removed
+}
+
+// TestAccountKeyFaults is an authority that does not answer in each phase, an answer that is lost, an
+// authority that changes no key, a file that is gone, and somebody who changes the key by hand: what
+// is true is said, the account is never lost, and it goes on when run again.
+func TestAccountKeyFaults(t *testing.T) {
+	journey(t)
+	t.Parallel()
+	a := newAccountShop(t, testserver.NewPebble(t, testserver.PebbleOptions{}))
+	a.ok("adopt", a.name)
+	whose := func(when string) {
+		t.Helper()
+		if got := a.owner(a.inService()); got != a.account.Location {
+			t.Fatalf("%s the key in service is that of %q", when, got)
+		}
+	}
+	silent := func(http.ResponseWriter, *http.Request, http.Handler) { panic(http.ErrAbortHandler) }
+	changes := func(answer http.HandlerFunc) func(http.ResponseWriter, *http.Request, http.Handler) {
+		return func(w http.ResponseWriter, r *http.Request, pass http.Handler) {
+			if testserver.ChangesKey(r) {
+				pass = answer
+			}
+			pass.ServeHTTP(w, r)
+		}
+	}
+	// The authority does not answer.
+	for _, phase := range []string{"prepare", "validate", "cutover", "cleanup"} {
+		a.between(silent)
+		r := a.run(phase, a.name)
+		a.between(nil)
+		if r.code != 1 && r.code != 4 || !strings.Contains(r.stderr, "hint: ") {
+			t.Errorf("keyturn %s while the authority does not answer: exit %d\n%s%s", phase, r.code, r.stdout, r.stderr)
+		}
+		whose(phase)
+		if a.ok(phase, a.name); phase == "cutover" {
+			time.Sleep(time.Second) // the overlap
+		}
+	}
+	a.done()
+
+	// It does not answer from the change on, and did nothing.
+	a.ok("prepare", a.name)
+	a.ok("validate", a.name)
+	cut := atomic.Bool{}
+	a.between(func(w http.ResponseWriter, r *http.Request, pass http.Handler) {
+		if testserver.ChangesKey(r) {
+			cut.Store(true)
+		}
+		if cut.Load() {
+			panic(http.ErrAbortHandler)
+		}
+		pass.ServeHTTP(w, r)
+	})
+	a.fails(4, []string{"keyturn cutover"}, "cutover", a.name)
+	a.between(nil)
+	whose("after a change that was never answered")
+	a.ok("cutover", a.name)
+	whose("after the cutover")
+	time.Sleep(time.Second) // the overlap
+	a.ok("cleanup", a.name)
+
+	// It did it, and the answer is lost.
+	a.between(func(w http.ResponseWriter, r *http.Request, pass http.Handler) {
+		if testserver.ChangesKey(r) {
+			testserver.LoseAnswer(w, r, pass)
+			return
+		}
+		pass.ServeHTTP(w, r)
+	})
+	a.ok("rotate", a.name)
+	a.between(nil)
+	whose("after an answer that was lost")
+	time.Sleep(time.Second) // the overlap
+	a.ok("cleanup", a.name)
+	a.done()
+
+	// It cannot change keys: all is undone.
+	a.between(changes(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/problem+json")
+		w.WriteHeader(http.StatusNotImplemented)
+		fmt.Fprint(w, `{"type": "urn:ietf:params:acme:error:rejectedIdentifier", "detail": "not implemented", "status": 501}`) // as step-ca has it
+	}))
+	a.fails(1, []string{"rolled back", "the authority cannot change the key of an account", "hint: nothing was changed"}, "rotate", a.name)
+	a.between(nil)
+	a.done()
+
+	// The next key is gone before the cutover: all is undone.
+	a.ok("prepare", a.name)
+	a.ok("validate", a.name)
+	pending := fmt.Sprintf("v%d", a.status().Pending)
+	a.must(os.Remove(a.folder(pending, "key")))
+	a.fails(1, []string{"rolled back"}, "cutover", a.name)
+	whose("after a key that was removed")
+	a.must(os.RemoveAll(a.folder(pending)))
+
+	// Somebody changes the key by hand: it is said, nothing is begun and nothing ended.
+	key, err := a.pebble.AccountKey()
+	a.must(err)
+	block, _ := pem.Decode([]byte(key))
+	theirs, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	a.must(err)
+	hand := theirs.(crypto.Signer)
+	_, err = a.client().AccountKeyRollover(t.Context(), acme.Account{Location: a.account.Location, PrivateKey: a.inService()}, hand)
+	a.must(err)
+	a.finds("a key that was changed by hand", "is dead: the authority knows no account with this key")
+	if r := a.run("doctor"); r.code != 6 || !strings.Contains(r.stdout, "no version on the record has the account's key") {
+		t.Errorf("doctor of a key that was changed by hand: exit %d\n%s%s", r.code, r.stdout, r.stderr)
+	}
+	a.fails(3, []string{"no version on the record has the account's key", "keyturn adopt"}, "rotate", a.name)
+	if got := a.owner(hand); got != a.account.Location {
+		t.Errorf("the key that was put in by hand is that of %q", got)
+	}
+	_, err = a.client().AccountKeyRollover(t.Context(), acme.Account{Location: a.account.Location, PrivateKey: hand}, a.inService())
+	a.must(err)
+	a.ok("rotate", "--wait", a.name)
+	a.done()
+}
+
+// TestAccountKeyMistakes meets what is wrong with the configuration of an account's key, or with what
+// stands around it: each is said with a hint and its exit code, and nothing is changed.
+func TestAccountKeyMistakes(t *testing.T) {
+	t.Parallel()
+	a := newAccountShop(t, testserver.NewPebble(t, testserver.PebbleOptions{}))
+	b, err := os.ReadFile(a.config)
+	a.must(err)
+	whole := string(b)
+	replaced := func(old, with string) string {
+		text := strings.Replace(whole, old, with, 1)
+		if text == whole {
+			t.Fatalf("the configuration lacks %q", old)
+		}
+		return text
+	}
+	key := a.folder("initial", "key")
+	mine, err := os.ReadFile(key)
+	a.must(err)
+	other, err := a.pebble.AccountKey()
+	a.must(err)
+	holds := func(text string) func() {
+		return func() { a.must(os.Remove(key)); a.must(os.WriteFile(key, []byte(text), 0o400)) }
+	}
+	back := holds(string(mine))
+	file := "account: {from-file: " + a.folder("current", "key") + "}"
+	const section = "certificate:\n"
+	a.meets(whole, map[string]shopMistake{
+		"a name":                    {config: replaced(section, section+"      names: [a.example]\n"), code: 2, words: []string{"the key of an account, and no certificate"}},
+		"a challenge":               {config: replaced("rollover: true", "rollover: true, http-01: {directory: /srv/acme}"), code: 2, words: []string{"the key of an account, and no certificate"}},
+		"a place to probe":          {config: replaced(section, section+"      probe: [\"tls://web:443\"]\n"), code: 2, words: []string{"the key of an account, and no certificate"}},
+		"a variable":                {config: replaced(file, "account: {from-env: KEYTURN_ACME_KEY}"), code: 2, words: []string{"no place that the cutover moves"}},
+		"a file that stays":         {config: replaced(file, "account: {from-file: /etc/acme.pem}"), code: 2, words: []string{"no place that the cutover moves"}},
+		"another folder":            {config: replaced(file, "account: {from-file: /srv/other/current/key}"), code: 2, words: []string{"acme.account", "another folder than it is read from", a.folder()}},
+		"a Swarm":                   {config: replaced("directory: {path: "+a.root+"}", "swarm: {host: \"unix:///var/run/docker.sock\"}"), code: 2, words: []string{"no place that it is read from again"}},
+		"a gap that nobody accepts": {config: replaced("    accept-gap: true\n", ""), code: 2, words: []string{"an account has one key at its authority"}},
+		"an unknown kind of key":    {config: replaced(section, section+"      key-type: ed25519\n"), code: 2, words: []string{"unknown kind of key"}},
+		"another field":             {config: replaced("/key: key}", "/key: certificate}"), code: 2, words: []string{"there is no such field"}},
+		"no authority":              {config: replaced(a.pebble.CAFile(), "/nowhere.pem"), code: 2, words: []string{"/nowhere.pem"}},
+		"nothing answers":           {config: replaced(a.directory, "https://127.0.0.1:1/dir"), code: 4, words: []string{"reading the directory"}},
+		"no directory":              {config: replaced(a.directory, strings.TrimSuffix(a.directory, "dir")), code: 4, words: []string{"reading the directory"}},
+		"nothing on record":         {code: 3, words: []string{"is no version on the record", "keyturn adopt"}},
+		"nobody's key":              {first: holds(other), then: back, command: "adopt", code: 3, words: []string{"the authority knows no account with the key"}},
+		"no key at all":             {first: holds("hunter2"), then: back, command: "adopt", code: 2, words: []string{"no key in PEM form"}},
+		"no terms": {first: func() { a.must(os.Rename(a.folder(), a.folder()+".off")) }, then: func() { a.must(os.Rename(a.folder()+".off", a.folder())) },
+			code: 3, words: []string{"agree-terms"}},
+	})
+	if n := a.accounts(); n != 1 {
+		t.Errorf("%d accounts were made, want 1", n)
+	}
+	if got := a.owner(a.inService()); got != a.account.Location {
+		t.Errorf("the key in service is that of %q", got)
+	}
+}
+
+// TestAccountKeyFirst has Keyturn make the account.
+func TestAccountKeyFirst(t *testing.T) {
+	t.Parallel()
+	a := newAccountShop(t, testserver.NewPebble(t, testserver.PebbleOptions{}))
+	a.must(os.RemoveAll(a.folder()))
+	a.keys = map[string]crypto.Signer{}
+	b, err := os.ReadFile(a.config)
+	a.must(err)
+	a.must(os.WriteFile(a.config, []byte(strings.Replace(string(b), "rollover: true", "rollover: true, agree-terms: true", 1)), 0o600))
+	a.ok("rotate", "--wait", a.name)
+	a.account.Location = a.owner(a.inService())
+	if journal, err := os.ReadFile(a.journal); err != nil || !strings.Contains(string(journal), a.account.Location) {
+		t.Errorf("the account %s is not on the record (%v)", a.account.Location, err)
+	}
+	a.ok("rotate", "--wait", a.name)
+	a.done()
+	if n := a.accounts(); n != 2 {
+		t.Errorf("%d accounts were made, want one beside that of the test", n)
+	}
+}
