@@ -17,9 +17,7 @@ func TestConsulMistakes(t *testing.T) {
 	t.Parallel()
 	dc := servers.consul.Get(t)
 	g := newGossipShop(t, dc, dc.GossipKey())
-	b, err := os.ReadFile(g.config)
-	g.must(err)
-	whole := string(b)
+	whole, replaced := g.configuration()
 	gossip := fmt.Sprintf(`gossip-key: {probe: ["%s"]}`, dc.Serf()[0])
 	as := func(rules string) string { // a token with other rights
 		made := dc.Put(t, "/v1/acl/token", map[string]any{"Policies": dc.Policy(t, fmt.Sprintf("mistake%d", serial.Add(1)), rules)})
@@ -33,13 +31,6 @@ func TestConsulMistakes(t *testing.T) {
 	}
 	before, _, err := g.rings()
 	g.must(err)
-	replaced := func(old, with string) string {
-		text := strings.Replace(whole, old, with, 1)
-		if text == whole {
-			t.Fatalf("the configuration lacks %q", old)
-		}
-		return text
-	}
 	agents := func(text string) string {
 		return strings.Replace(replaced(gossip, text), "gossip-key: key", "token: token", 1)
 	}

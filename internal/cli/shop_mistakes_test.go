@@ -17,6 +17,22 @@ type shopMistake struct {
 	words       []string // beside a hint
 }
 
+// configuration is the shop's, and a function that returns it with a part of it replaced.
+func (s *shop) configuration() (whole string, replaced func(old, with string) string) {
+	s.t.Helper()
+	b, err := os.ReadFile(s.config)
+	s.must(err)
+	whole = string(b)
+	return whole, func(old, with string) string {
+		s.t.Helper()
+		text := strings.Replace(whole, old, with, 1)
+		if text == whole {
+			s.t.Fatalf("the configuration lacks %q", old)
+		}
+		return text
+	}
+}
+
 // meets makes one mistake after the other, each with a record of its own.
 func (s *shop) meets(whole string, mistakes map[string]shopMistake) {
 	for name, m := range mistakes {

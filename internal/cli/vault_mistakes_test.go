@@ -16,16 +16,7 @@ func TestVaultMistakes(t *testing.T) {
 	server := servers.vault.Get(t)
 	v := newVaultShop(t, server)
 	v.inDirectory()
-	b, err := os.ReadFile(v.config)
-	v.must(err)
-	whole := string(b)
-	replaced := func(old, with string) string {
-		text := strings.Replace(whole, old, with, 1)
-		if text == whole {
-			t.Fatalf("the configuration lacks %q", old)
-		}
-		return text
-	}
+	whole, replaced := v.configuration()
 	role := "approle: {role: " + v.name
 	reader := server.Admin(t, v.name+"-reader", strings.ReplaceAll(strings.ReplaceAll(v.policy(), `["update"]`, `["deny"]`), `, "sudo"`, ""))
 	v.secrets = append(v.secrets, reader)

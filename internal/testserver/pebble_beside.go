@@ -3,6 +3,7 @@ package testserver
 import (
 	"bytes"
 	"context"
+	"crypto"
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
@@ -25,6 +26,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/mholt/acmez/v3/acme"
 	"golang.org/x/crypto/ocsp"
 	"golang.org/x/net/dns/dnsmessage"
 )
@@ -263,6 +265,26 @@ func (p *Pebble) Between(t testing.TB, handle func(w http.ResponseWriter, r *htt
 			panic(http.ErrAbortHandler) // as if nothing stood between
 		}}
 	return p.front(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { handle(w, r, pass) }))
+}
+
+// Client is one of Pebble, by its directory, or by that of what stands between.
+func (p *Pebble) Client(directory string) *acme.Client {
+	return &acme.Client{Directory: directory, HTTPClient: p.http}
+}
+
+// Owner is the URL of the account that has a key, by a directory; "" if none has.
+func (p *Pebble) Owner(ctx context.Context, directory string, key crypto.Signer) (string, error) {
+	found, err := p.Client(directory).GetAccount(ctx, acme.Account{PrivateKey: key})
+	if problem, ok := errors.AsType[acme.Problem](err); ok && problem.Type == acme.ProblemTypeAccountDoesNotExist {
+		return "", nil
+	}
+	return found.Location, err
+}
+
+// Accounts is how many accounts were made.
+func (p *Pebble) Accounts() (int, error) {
+	log, err := os.ReadFile(p.LogFile())
+	return bytes.Count(log, []byte("accounts in memory")), err
 }
 
 // ChangesKey reports whether a request is to change an account's key.

@@ -63,10 +63,45 @@ const (
 	publicNew     = "new-account" // it is made for this version, by its activation, which notes its URL
 )
 
+// An asked is the key of a version, and the account that the authority says has it.
+type asked struct {
+	*acmeServer
+	version rotation.Version
+	key     keptKey
+	found   acme.Account // without a location: nobody has it
+}
+
+// ask looks up whose the key of a version is. The error is [fs.ErrNotExist] if it is stored nowhere.
+func (k *AccountKey) ask(ctx context.Context, v rotation.Version) (asked, error) {
+	key, err := k.keys.of(v)
+	if err != nil {
+		return asked{}, err
+	}
+	return k.look(ctx, asked{version: v, key: key})
+}
+
+// serving looks up whose the key in service is.
+func (k *AccountKey) serving(ctx context.Context) (asked, error) {
+	key, err := k.keys.read(k.keys.inService())
+	if err != nil {
+		return asked{}, fmt.Errorf("certificate: the key in service: %w", err)
+	}
+	return k.look(ctx, asked{key: key})
+}
+
+func (k *AccountKey) look(ctx context.Context, q asked) (asked, error) {
+	var err error
+	if q.acmeServer, err = k.acme.server(ctx); err != nil {
+		return q, err
+	}
+	q.found, err = q.whose(ctx, q.key.Signer)
+	return q, err
+}
+
 // checkAccount refuses a key that is another account's than the record says.
 func checkAccount(v rotation.Version, found acme.Account) error {
 	want := v.Public[publicAccount]
-	if want == "" || found.Location == want {
+	if want == "" || found.Location == "" || found.Location == want {
 		return nil
 	}
 	return rotation.Errorf(rotation.Failed, "somebody made an account with this key: deactivate it there; the account on the record is left alone",
@@ -145,48 +180,38 @@ func (k *AccountKey) Recognize(v rotation.Version, m rotation.Material) (rotatio
 // Observe asks the authority whose the version's key is. One that is stored and nobody's is
 // Staged, until it was ended.
 func (k *AccountKey) Observe(ctx context.Context, v rotation.Version) (rotation.Standing, error) {
-	key, err := k.keys.of(v)
-	if errors.Is(err, fs.ErrNotExist) {
-		return rotation.Standing{Status: rotation.Absent, Detail: "its key stands in no file"}, nil
-	}
-	if err != nil {
-		return rotation.Standing{}, err
-	}
-	a, err := k.acme.server(ctx)
-	if err != nil {
-		return rotation.Standing{}, err
-	}
-	found, err := a.whose(ctx, key.Signer)
+	q, err := k.ask(ctx, v)
 	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return rotation.Standing{Status: rotation.Absent, Detail: "its key stands in no file"}, nil
 	case errors.Is(err, errInactive):
 		return rotation.Standing{Status: rotation.Ended, Detail: err.Error()}, nil
 	case err != nil:
 		return rotation.Standing{}, err
-	case found.Location != "":
-		return rotation.Standing{Status: rotation.Armed, Detail: "it is the key of " + found.Location}, checkAccount(v, found)
-	case k.ended[v.Number] || v.State == rotation.Retired || v.State == rotation.Discarded:
+	case q.found.Location != "":
+		return rotation.Standing{Status: rotation.Armed, Detail: "it is the key of " + q.found.Location}, checkAccount(v, q.found)
+	case k.wasEnded(v):
 		return rotation.Standing{Status: rotation.Ended, Detail: "it is the key of no account"}, nil
 	}
 	return rotation.Standing{Status: rotation.Staged, Detail: "it is the key of no account, and kept"}, nil
 }
 
+// wasEnded reports whether a version whose key is nobody's will never be anybody's.
+func (k *AccountKey) wasEnded(v rotation.Version) bool {
+	k.acme.mu.Lock()
+	defer k.acme.mu.Unlock()
+	return k.ended[v.Number] || v.State == rotation.Retired || v.State == rotation.Discarded
+}
+
 // Arm checks that the key can be made the account's: it is stored, it is no other account's, and
 // no other one waits. It has no end of its own: the authority does not know it.
 func (k *AccountKey) Arm(ctx context.Context, v rotation.Version, _ rotation.Material, _ time.Time) error {
-	key, err := k.keys.of(v)
-	if err != nil {
-		return err
+	q, err := k.ask(ctx, v)
+	if err != nil || q.found.Location != "" {
+		return errors.Join(err, checkAccount(v, q.found))
 	}
-	a, err := k.acme.server(ctx)
-	if err != nil {
-		return err
-	}
-	found, err := a.whose(ctx, key.Signer)
-	if err != nil || found.Location != "" {
-		return errors.Join(err, checkAccount(v, found))
-	}
-	_, name, err := k.account(ctx, a, v, key)
-	if err != nil || name == "" {
+	_, holder, err := k.holder(ctx, q)
+	if err != nil || holder.name == "" {
 		return err
 	}
 	all, err := k.keys.all()
@@ -194,70 +219,59 @@ func (k *AccountKey) Arm(ctx context.Context, v rotation.Version, _ rotation.Mat
 		return err
 	}
 	for _, other := range all {
-		if n := numberOf(other.name); n > numberOf(name) && n != v.Number {
+		if n := numberOf(other.name); n > numberOf(holder.name) && n != v.Number {
 			return rotation.Errorf(rotation.Refused, "bring it to its end first: keyturn status "+k.acme.options.Credential, "certificate: the key in %s waits to be the account's, too", other.name)
 		}
 	}
 	return nil
 }
 
-// account returns the account of a version by the key that it has now, and the folder of
-// that key, which is another one than the version's. None has no location.
-func (k *AccountKey) account(ctx context.Context, a *acmeServer, v rotation.Version, own keptKey) (acme.Account, string, error) {
+// holder returns the account of a version that does not have it, and the key that has. None
+// has no location.
+func (k *AccountKey) holder(ctx context.Context, q asked) (acme.Account, keptKey, error) {
 	all, err := k.keys.all()
 	if err != nil {
-		return acme.Account{}, "", err
+		return acme.Account{}, keptKey{}, err
 	}
 	for _, key := range all {
-		if key.is(own.Signer) {
+		if key.is(q.key.Signer) {
 			continue
 		}
-		found, err := a.whose(ctx, key.Signer)
+		found, err := q.whose(ctx, key.Signer)
 		if err != nil {
-			return acme.Account{}, "", err
+			return acme.Account{}, keptKey{}, err
 		}
-		if found.Location != "" && checkAccount(v, found) == nil {
-			return found, key.name, nil
+		if found.Location != "" && checkAccount(q.version, found) == nil {
+			return found, key, nil
 		}
 	}
-	return acme.Account{}, "", nil
+	return acme.Account{}, keptKey{}, nil
 }
 
 // Activate makes the version's key the account's. What an answer that was lost has done is
 // found, for the authority is asked first; and last, with the new key.
 func (k *AccountKey) Activate(ctx context.Context, v rotation.Version) error {
-	key, err := k.keys.of(v)
+	q, err := k.ask(ctx, v)
 	if err != nil {
 		return err
 	}
-	a, err := k.acme.server(ctx)
-	if err != nil {
-		return err
+	if q.found.Location != "" {
+		return k.activated(v, q.found)
 	}
-	found, err := a.whose(ctx, key.Signer)
-	if err != nil {
-		return err
-	}
-	if found.Location != "" {
-		return k.activated(v, found)
-	}
-	from, _, err := k.account(ctx, a, v, key)
+	from, _, err := k.holder(ctx, q)
 	if err != nil {
 		return err
 	}
 	if err := rotation.CheckLease(ctx); err != nil {
 		return err
 	}
+	var found acme.Account
 	switch {
 	case from.Location != "":
 		k.acme.options.Logger.InfoContext(ctx, "changing the key of an account", "account", from.Location, "version", v.Number)
-		found, err = a.roll(ctx, from, key)
+		found, err = q.roll(ctx, from, q.key)
 	case v.Public[publicNew] != "" && v.State == rotation.Pending:
-		if err = k.acme.agreed(); err == nil {
-			a.account = acme.Account{PrivateKey: key.Signer}
-			err = k.acme.register(ctx, a)
-		}
-		found = a.account
+		found, err = k.made(ctx, q)
 	default:
 		err = rotation.Errorf(rotation.Failed, "somebody changed it elsewhere, and has the key that the account has now: change it back there",
 			"certificate: none of the keys in %s is the account's", k.keys)
@@ -266,6 +280,16 @@ func (k *AccountKey) Activate(ctx context.Context, v rotation.Version) error {
 		return err
 	}
 	return k.activated(v, found)
+}
+
+// made makes the account of a first version.
+func (k *AccountKey) made(ctx context.Context, q asked) (acme.Account, error) {
+	if err := k.acme.agreed(); err != nil {
+		return acme.Account{}, err
+	}
+	q.account = acme.Account{PrivateKey: q.key.Signer}
+	err := k.acme.register(ctx, q.acmeServer)
+	return q.account, err
 }
 
 // activated notes whose key a version is, which must be the account of the record.

@@ -15,20 +15,12 @@ import (
 // replaced by the one that services read. Of an account that was made for the version,
 // nothing is left: it is deactivated.
 func (k *AccountKey) End(ctx context.Context, v rotation.Version, why rotation.Why) error {
-	key, err := k.keys.of(v)
+	q, err := k.ask(ctx, v)
 	if errors.Is(err, fs.ErrNotExist) && why != rotation.ToRevoke {
 		return nil // an account has one key: the proof tries the next one
 	}
-	if err != nil {
-		return err
-	}
-	a, err := k.acme.server(ctx)
-	if err != nil {
-		return err
-	}
-	found, err := a.whose(ctx, key.Signer)
-	if err == nil && found.Location != "" {
-		err = k.depose(ctx, a, v, found, why)
+	if err == nil && q.found.Location != "" {
+		err = k.depose(ctx, q, why)
 	}
 	if err != nil && !errors.Is(err, errInactive) {
 		return err
@@ -40,8 +32,9 @@ func (k *AccountKey) End(ctx context.Context, v rotation.Version, why rotation.W
 }
 
 // depose takes the account from the key that it has.
-func (k *AccountKey) depose(ctx context.Context, a *acmeServer, v rotation.Version, found acme.Account, why rotation.Why) error {
-	if err := checkAccount(v, found); err != nil {
+func (k *AccountKey) depose(ctx context.Context, q asked, why rotation.Why) error {
+	v := q.version
+	if err := checkAccount(v, q.found); err != nil {
 		return err
 	}
 	if err := rotation.CheckLease(ctx); err != nil {
@@ -52,8 +45,8 @@ func (k *AccountKey) depose(ctx context.Context, a *acmeServer, v rotation.Versi
 		if err != nil {
 			return fmt.Errorf("certificate: the key in service: %w", err)
 		}
-		k.acme.options.Logger.InfoContext(ctx, "giving an account the key in service", "account", found.Location, "version", v.Number)
-		_, err = a.roll(ctx, found, heir)
+		k.acme.options.Logger.InfoContext(ctx, "giving an account the key in service", "account", q.found.Location, "version", v.Number)
+		_, err = q.roll(ctx, q.found, heir)
 		return err
 	}
 	switch {
@@ -61,7 +54,7 @@ func (k *AccountKey) depose(ctx context.Context, a *acmeServer, v rotation.Versi
 		return refused("the next key ends it, at its cutover: keyturn revoke --mode fast --reason … "+k.acme.options.Credential,
 			"version %d is the account's key: to end it is to end the account, and nobody could revoke its certificates any more", v.Number)
 	case why == rotation.ToDiscard && v.Public[publicNew] != "":
-		return a.deactivate(ctx, found)
+		return q.deactivate(ctx, q.found)
 	}
 	return refused("see: keyturn status "+k.acme.options.Credential, "version %d is the account's key, and no other one is in service", v.Number)
 }

@@ -10,6 +10,7 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/keyturn/keyturn/internal/rotation"
@@ -126,8 +127,10 @@ func (f keyFolder) all() ([]keptKey, error) {
 }
 
 // numberOf is the number of the version of a folder; 0 for one that was adopted.
-func numberOf(name string) (number int) {
-	if _, err := fmt.Sscanf(name, "v%d", &number); err != nil {
+func numberOf(name string) int {
+	digits, _ := strings.CutPrefix(name, "v")
+	number, err := strconv.Atoi(digits)
+	if err != nil || name == digits {
 		return 0
 	}
 	return number

@@ -6,8 +6,6 @@ import (
 	"path/filepath"
 	"slices"
 
-	"github.com/mholt/acmez/v3/acme"
-
 	"github.com/keyturn/keyturn/internal/rotation"
 )
 
@@ -37,34 +35,25 @@ func (k *AccountKey) Preflight(ctx context.Context, c rotation.Credential) error
 	case c.Open != nil:
 		return refused("let it be version 1: keyturn adopt "+k.acme.options.Credential, "a key is in service in %s, and is no version on the record", k.keys)
 	}
-	key, err := k.keys.read(k.keys.inService())
-	if err == nil {
-		_, err = k.owned(ctx, a, key)
+	q, err := k.serving(ctx)
+	if err == nil && q.found.Location == "" {
+		err = k.unowned(q.key)
 	}
 	return err
 }
 
-// owned returns the account of a key that is to be adopted.
-func (k *AccountKey) owned(ctx context.Context, a *acmeServer, key keptKey) (acme.Account, error) {
-	found, err := a.whose(ctx, key.Signer)
-	if err == nil && found.Location == "" {
-		err = refused(fmt.Sprintf("put the account's key there; or, if there is no account yet, move %s elsewhere and let Keyturn make both: keyturn prepare %s", k.keys, k.acme.options.Credential),
-			"the authority knows no account with the key in %s", filepath.Join(string(k.keys), key.name))
-	}
-	return found, err
+// unowned refuses to adopt a key that no account has.
+func (k *AccountKey) unowned(key keptKey) error {
+	return refused(fmt.Sprintf("put the account's key there; or, if there is no account yet, move %s elsewhere and let Keyturn make both: keyturn prepare %s", k.keys, k.acme.options.Credential),
+		"the authority knows no account with the key in %s", filepath.Join(string(k.keys), key.name))
 }
 
 // Adopt takes over the key in service, with its account.
 func (k *AccountKey) Adopt(ctx context.Context, v rotation.Version) (rotation.Version, error) {
-	key, err := k.keys.of(v)
-	if err != nil {
-		return v, err
+	q, err := k.ask(ctx, v)
+	if err == nil && q.found.Location == "" {
+		err = k.unowned(q.key)
 	}
-	a, err := k.acme.server(ctx)
-	if err != nil {
-		return v, err
-	}
-	found, err := k.owned(ctx, a, key)
 	if err != nil {
 		return v, err
 	}
@@ -73,8 +62,8 @@ func (k *AccountKey) Adopt(ctx context.Context, v rotation.Version) (rotation.Ve
 	if v.Public == nil {
 		v.Public = map[string]string{}
 	}
-	v.Public[publicAccount] = found.Location
-	v.Public[publicKey], err = hashOfKey(key.Public())
+	v.Public[publicAccount] = q.found.Location
+	v.Public[publicKey], err = hashOfKey(q.key.Public())
 	return v, err
 }
 
@@ -86,29 +75,20 @@ func (k *AccountKey) Warnings(context.Context, string) ([]string, error) {
 // Examine implements [rotation.Examiner]: it says which account it is, and whether a change of its
 // key was cut off.
 func (k *AccountKey) Examine(ctx context.Context) ([]rotation.Remark, error) {
-	name := k.keys.inService()
-	if name == "" {
+	if k.keys.inService() == "" {
 		return nil, nil
 	}
-	key, err := k.keys.read(name)
-	if err != nil {
-		return nil, fmt.Errorf("certificate: the key in service: %w", err)
-	}
-	a, err := k.acme.server(ctx)
+	q, err := k.serving(ctx)
 	if err != nil {
 		return nil, err
 	}
-	found, err := a.whose(ctx, key.Signer)
-	if err != nil {
+	if q.found.Location != "" {
+		return []rotation.Remark{{Level: rotation.Fine, Text: fmt.Sprintf("the key in service, in %s, is that of the account %s", q.key.name, q.found.Location)}}, nil
+	}
+	found, holder, err := k.holder(ctx, q)
+	if err != nil || holder.name == "" {
 		return nil, err
 	}
-	if found.Location != "" {
-		return []rotation.Remark{{Level: rotation.Fine, Text: fmt.Sprintf("the key in service, in %s, is that of the account %s", name, found.Location)}}, nil
-	}
-	found, other, err := k.account(ctx, a, rotation.Version{}, key)
-	if err != nil || other == "" {
-		return nil, err
-	}
-	return []rotation.Remark{{Level: rotation.Problem, Text: fmt.Sprintf("the account %s has the key in %s, and the one in service is in %s: a change was cut off", found.Location, other, name),
+	return []rotation.Remark{{Level: rotation.Problem, Text: fmt.Sprintf("the account %s has the key in %s, and the one in service is in %s: a change was cut off", found.Location, holder.name, q.key.name),
 		Hint: "what comes next: keyturn status " + k.acme.options.Credential}}, nil
 }

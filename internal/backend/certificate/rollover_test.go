@@ -238,12 +238,7 @@ func TestRolloverContract(t *testing.T) {
 }
 
 // client is another client of the authority.
-func (k *keyring) client() *acme.Client {
-	k.t.Helper()
-	trust, err := remote.TLS(k.pebble.CA(), nil)
-	k.must(err)
-	return &acme.Client{Directory: k.directory, HTTPClient: remote.Client(trust, nil, 5*time.Second)}
-}
+func (k *keyring) client() *acme.Client { return k.pebble.Client(k.directory) }
 
 // TestRolloverLogin feeds the probe what a real authority answers, and what one may.
 func TestRolloverLogin(t *testing.T) {
@@ -314,12 +309,9 @@ func signerOf(t testing.TB, m rotation.Material) crypto.Signer {
 // accountOf is the account that has a key; "" if none has.
 func (k *keyring) accountOf(m rotation.Material) string {
 	k.t.Helper()
-	found, err := k.client().GetAccount(k.t.Context(), acme.Account{PrivateKey: signerOf(k.t, m)})
-	if p, ok := errors.AsType[acme.Problem](err); ok && p.Type == acme.ProblemTypeAccountDoesNotExist {
-		return ""
-	}
+	owner, err := k.pebble.Owner(k.t.Context(), k.directory, signerOf(k.t, m))
 	k.must(err)
-	return found.Location
+	return owner
 }
 
 // TestRolloverLostAnswer is an authority whose answer to the change of a key, or to the making of an account, never comes:
