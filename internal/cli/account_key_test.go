@@ -106,6 +106,13 @@ func (a *accountShop) inService() crypto.Signer {
 	return signer
 }
 
+// points leads the link to a version's folder.
+func (a *accountShop) points(name string) {
+	a.t.Helper()
+	a.must(os.Remove(a.folder("current")))
+	a.must(os.Symlink(name, a.folder("current")))
+}
+
 // owner is the account that has a key; "" if none has.
 func (a *accountShop) owner(key crypto.Signer) string {
 	a.t.Helper()
@@ -300,6 +307,19 @@ func TestAccountKeyFaults(t *testing.T) {
 	time.Sleep(time.Second) // the overlap
 	a.ok("cleanup", a.name)
 
+	// It did it when nobody waited for it any more: it is said, and taken back.
+	a.ok("prepare", a.name)
+	a.ok("validate", a.name)
+	before, link := a.inService(), fmt.Sprintf("v%d", a.status().Current)
+	a.points(fmt.Sprintf("v%d", a.status().Pending))
+	_, err := a.client().AccountKeyRollover(t.Context(), acme.Account{Location: a.account.Location, PrivateKey: before}, a.inService())
+	a.must(err)
+	a.points(link)
+	a.fails(4, []string{"the current version does not work"}, "cutover", a.name)
+	a.finds("a change that came late", "came when nobody waited for it any more")
+	a.ok("rollback", "--reason", "the change came late", a.name)
+	a.done()
+
 	// It did it, and the answer is lost.
 	a.between(func(w http.ResponseWriter, r *http.Request, pass http.Handler) {
 		if testserver.ChangesKey(r) {
@@ -402,20 +422,23 @@ func TestAccountKeyMistakes(t *testing.T) {
 	}
 }
 
-// TestAccountKeyFirst has Keyturn make the account.
+// TestAccountKeyFirst has Keyturn make the account, killed before and after that.
 func TestAccountKeyFirst(t *testing.T) {
 	t.Parallel()
 	a := newAccountShop(t, testserver.NewPebble(t, testserver.PebbleOptions{}))
 	a.must(os.RemoveAll(a.folder()))
 	a.keys = map[string]crypto.Signer{}
-	b, err := os.ReadFile(a.config)
-	a.must(err)
-	a.must(os.WriteFile(a.config, []byte(strings.Replace(string(b), "rollover: true", "rollover: true, agree-terms: true", 1)), 0o600))
-	a.ok("rotate", "--wait", a.name)
+	_, replaced := a.configuration()
+	a.must(os.WriteFile(a.config, []byte(replaced("rollover: true", "rollover: true, agree-terms: true")), 0o600))
+	a.killed("after effect: prepare arm", "rotate", "--wait", a.name)
+	a.ok("doctor")
+	a.killed("after effect: cutover activate", "rotate", "--wait", a.name)
+	a.ok("cutover", a.name)
 	a.account.Location = a.owner(a.inService())
 	if journal, err := os.ReadFile(a.journal); err != nil || !strings.Contains(string(journal), a.account.Location) {
 		t.Errorf("the account %s is not on the record (%v)", a.account.Location, err)
 	}
+	a.ok("cleanup", a.name)
 	a.ok("rotate", "--wait", a.name)
 	a.done()
 	if n := a.accounts(); n != 2 {

@@ -30,7 +30,7 @@ import (
 //	Beside() string                        why services need the next version before the cutover
 //	Pace() (every, overlap time.Duration)  how often it is rotated, and how long two are valid, by default
 //	Life() time.Duration                   how long a version can be valid at all
-//	Place() (key, folder string)           the folder that its target must keep it in, and its key
+//	Place() (key, folder string)           the folder that its target must keep it in, and the path of its key
 //	Elsewhere() string                     who keeps it in place of a target, which then does nothing; "": nobody
 type Section func(decode func(into any) error) (settings any, err error)
 

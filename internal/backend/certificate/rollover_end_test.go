@@ -39,6 +39,7 @@ func TestRolloverFirst(t *testing.T) {
 	if k.accountOf(m) != "" {
 		t.Error("there is an account before the cutover")
 	}
+	k.must(b.Preflight(t.Context(), rotation.Credential{Name: k.name, Versions: []rotation.Version{v}, Open: &rotation.Rotation{To: 1}}))
 	saysSo(t, "activating without a word on the terms", disagrees.Activate(t.Context(), v), rotation.Refused, "knows no account")
 	k.must(b.Activate(t.Context(), v))
 	if k.accountOf(m) == "" {

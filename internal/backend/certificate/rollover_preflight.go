@@ -21,7 +21,9 @@ func (k *AccountKey) Preflight(ctx context.Context, c rotation.Credential) error
 		return err
 	}
 	directory, err := a.client.GetDirectory(ctx)
-	live := slices.DeleteFunc(c.Live(), func(v rotation.Version) bool { return v.Identity == "" }) // that is the one to be made
+	live := slices.DeleteFunc(c.Live(), func(v rotation.Version) bool {
+		return v.State == rotation.Pending && (v.Identity == "" || v.Public[publicNew] != "") // it has no account yet, or maybe not
+	})
 	switch {
 	case err != nil:
 		return wrap("reading the directory", err)
@@ -89,6 +91,6 @@ func (k *AccountKey) Examine(ctx context.Context) ([]rotation.Remark, error) {
 	if err != nil || holder.name == "" {
 		return nil, err
 	}
-	return []rotation.Remark{{Level: rotation.Problem, Text: fmt.Sprintf("the account %s has the key in %s, and the one in service is in %s: a change was cut off", found.Location, holder.name, q.key.name),
-		Hint: "what comes next: keyturn status " + k.acme.options.Credential}}, nil
+	return []rotation.Remark{{Level: rotation.Problem, Text: fmt.Sprintf("the account %s has the key in %s, and the one in service is in %s: a change was cut off, or came when nobody waited for it any more", found.Location, holder.name, q.key.name),
+		Hint: fmt.Sprintf("go on with it: keyturn cutover %[1]s; or take it back: keyturn rollback --reason … %[1]s", k.acme.options.Credential)}}, nil
 }
