@@ -21,6 +21,7 @@ var servers struct {
 	kafka    testserver.SharedKafka
 	vault    testserver.SharedVault
 	bao      testserver.SharedVault
+	pebble   testserver.SharedPebble // of accounts alone: who orders certificates has one of its own
 }
 
 // The test binary is keyturn itself if this variable says so: for tests that
@@ -45,7 +46,7 @@ func TestMain(m *testing.M) {
 	}
 	servers.engine.Options.TLS = true
 	servers.bao.OpenBao = true
-	os.Exit(testserver.Main(m, &servers.postgres, &servers.engine, &servers.consul, &servers.kafka, &servers.vault, &servers.bao))
+	os.Exit(testserver.Main(m, &servers.postgres, &servers.engine, &servers.consul, &servers.kafka, &servers.vault, &servers.bao, &servers.pebble))
 }
 
 func program() int {
