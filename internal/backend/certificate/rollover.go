@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net/http"
 	"time"
 
 	"github.com/mholt/acmez/v3/acme"
@@ -302,40 +301,4 @@ func (k *AccountKey) activated(v rotation.Version, found acme.Account) error {
 	delete(k.ended, v.Number)
 	k.accounts[v.Number] = found.Location
 	return nil
-}
-
-// roll changes the key of an account, and reads that back by the next one, whatever was answered.
-func (a *acmeServer) roll(ctx context.Context, from acme.Account, to keptKey) (acme.Account, error) {
-	directory, err := a.client.GetDirectory(ctx)
-	if err != nil {
-		return acme.Account{}, wrap("reading the directory", err)
-	}
-	if directory.KeyChange == "" {
-		return acme.Account{}, cannotRoll(nil)
-	}
-	_, failed := a.client.AccountKeyRollover(ctx, from, to.Signer)
-	found, err := a.whose(ctx, to.Signer)
-	p, told := problemOf(failed)
-	switch {
-	case err != nil:
-		return acme.Account{}, errors.Join(err, wrap("changing the account's key", failed))
-	case found.Location == from.Location:
-		return found, nil
-	case found.Location != "":
-		return acme.Account{}, rotation.Errorf(rotation.Failed, "nothing was changed; start again: the next version has another key", "certificate: the new key is that of another account: %s", found.Location)
-	case failed == nil:
-		return acme.Account{}, rotation.Errorf(rotation.Unknown, "run it again", "certificate: the account's key was changed, and the authority does not know the new one")
-	case told && (p.Status == http.StatusNotImplemented || p.Status == http.StatusNotFound || p.Status == http.StatusMethodNotAllowed):
-		return acme.Account{}, cannotRoll(failed)
-	}
-	return acme.Account{}, wrap("changing the account's key", failed)
-}
-
-// cannotRoll is the error of an authority that changes no account's key.
-func cannotRoll(err error) error {
-	const hint = "nothing was changed; leave the credential out of the configuration: with this authority another account is the only way to another key"
-	if err == nil {
-		return refused(hint, "the authority names no place where the key of an account is changed")
-	}
-	return rotation.Classify(rotation.Failed, hint, fmt.Errorf("certificate: the authority cannot change the key of an account: %w", err))
 }

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 
-	"github.com/mholt/acmez/v3/acme"
-
 	"github.com/keyturn/keyturn/internal/rotation"
 )
 
@@ -57,17 +55,4 @@ func (k *AccountKey) depose(ctx context.Context, q asked, why rotation.Why) erro
 		return q.deactivate(ctx, q.found)
 	}
 	return refused("see: keyturn status "+k.acme.options.Credential, "version %d is the account's key, and no other one is in service", v.Number)
-}
-
-// deactivate ends an account (RFC 8555, section 7.3.6), and reads that back.
-func (a *acmeServer) deactivate(ctx context.Context, account acme.Account) error {
-	_, failed := a.client.UpdateAccount(ctx, acme.Account{Location: account.Location, PrivateKey: account.PrivateKey, Status: acme.StatusDeactivated})
-	_, err := a.whose(ctx, account.PrivateKey)
-	if err == nil && failed == nil {
-		err = unknown("run it again", "the account was deactivated, and is still active")
-	}
-	if errors.Is(err, errInactive) {
-		return nil
-	}
-	return errors.Join(err, wrap("deactivating the account", failed))
 }

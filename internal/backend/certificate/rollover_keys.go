@@ -1,11 +1,13 @@
 package certificate
 
 import (
+	"cmp"
 	"crypto"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 	"path"
 	"path/filepath"
@@ -114,15 +116,13 @@ func (f keyFolder) all() ([]keptKey, error) {
 		out = append(out, key)
 	}
 	first := f.inService()
-	slices.SortFunc(out, func(a, b keptKey) int {
-		switch {
-		case a.name == first:
-			return -1
-		case b.name == first:
-			return 1
+	rank := func(k keptKey) int {
+		if k.name == first {
+			return math.MaxInt
 		}
-		return numberOf(b.name) - numberOf(a.name)
-	})
+		return numberOf(k.name)
+	}
+	slices.SortFunc(out, func(a, b keptKey) int { return cmp.Compare(rank(b), rank(a)) })
 	return out, nil
 }
 
