@@ -263,6 +263,7 @@ func (k *stack) onNetworkOfItsOwn() stackOption {
 // that says nothing about a credential, nothing is touched, and the next run
 // goes on.
 func TestSwarmUnanswered(t *testing.T) {
+	journey(t)
 	t.Parallel()
 	pg := testserver.NewPostgres(t, testserver.PostgresOptions{})
 	// The application's own check would have Swarm restart it.

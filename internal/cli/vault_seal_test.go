@@ -520,6 +520,7 @@ func TestVaultSealMistaken(t *testing.T) {
 
 // TestVaultSealForeign finds a rekey that somebody else began, and leaves it alone.
 func TestVaultSealForeign(t *testing.T) {
+	journey(t)
 	t.Parallel()
 	g := newSealShop(t, testserver.NewVault(t, 1), "seal")
 	g.ok("adopt", g.name)

@@ -169,7 +169,7 @@ func TestAppendAndRead(t *testing.T) {
 
 // Who goes through the entries needs memory for the numbers of the chain, and for no entry.
 func TestEachKeepsNothing(t *testing.T) {
-	const many = 10_000
+	const many = 3000
 	path := filepath.Join(t.TempDir(), "journal.jsonl")
 	text := textOf(t, sealed(t, many))
 	put(t, path, text)

@@ -143,7 +143,7 @@ func TestWriters(t *testing.T) {
 		}
 		return nil
 	})
-	const writers, each = 8, 20
+	const writers, each = 6, 12
 	var group sync.WaitGroup
 	for w := range writers {
 		group.Go(func() {
