@@ -22,10 +22,9 @@ import (
 func TestMain(m *testing.M) { os.Exit(testserver.Main(m)) }
 
 // TestPlay plays the demo to its end, a little quicker and with fewer logins: a stack
-// that runs as
-// people deploy it is rotated twice in a row, under a load that has no fallback,
-// and though one cutover is killed in its middle no login may fail, from the first
-// to the last. The script beside it breaks a quarter or more: so the load notices.
+// that runs as people deploy it is rotated twice in a row, under a load that has no
+// fallback, and though one cutover is killed in its middle no login may fail, from the
+// first to the last. The script beside it breaks a quarter or more: so the load notices.
 func TestPlay(t *testing.T) {
 	for _, mounts := range []string{"switch", "dual"} {
 		t.Run(mounts, func(t *testing.T) {
