@@ -2,7 +2,9 @@ package certificate
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"path/filepath"
 	"slices"
 
@@ -53,7 +55,11 @@ func (k *AccountKey) unowned(key keptKey) error {
 // Adopt takes over the key in service, with its account.
 func (k *AccountKey) Adopt(ctx context.Context, v rotation.Version) (rotation.Version, error) {
 	q, err := k.ask(ctx, v)
-	if err == nil && q.found.Location == "" {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		err = refused("put the key into a folder there, and lead the link to it: ln -s initial "+filepath.Join(string(k.keys), current),
+			"the key stands in no folder of %s that the link %q leads to", k.keys, current)
+	case err == nil && q.found.Location == "":
 		err = k.unowned(q.key)
 	}
 	if err != nil {
