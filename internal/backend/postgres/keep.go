@@ -14,23 +14,23 @@ const keptTimeout = 2 * time.Second
 // lock is held, so that none outlives it. A login costs several round trips, and the
 // server a process.
 type kept struct {
-	mu     sync.Mutex
-	phases int // that hold the lock
-	free   *cluster
+	mu   sync.Mutex
+	on   bool // the lock is held
+	free *cluster
 }
 
 // begin has connections kept.
 func (k *kept) begin() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.phases++
+	k.on = true
 }
 
-// end closes them when the last phase ends.
+// end closes them.
 func (k *kept) end() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.phases--; k.phases == 0 && k.free != nil {
+	if k.on = false; k.free != nil {
 		k.free.disconnect()
 		k.free = nil
 	}
@@ -63,7 +63,7 @@ func (k *kept) take(ctx context.Context, b *Backend, as account) *cluster {
 func (k *kept) give(c *cluster) (taken bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.phases == 0 || k.free != nil || !c.reusable() {
+	if !k.on || k.free != nil || !c.reusable() {
 		return false
 	}
 	k.free = c

@@ -38,7 +38,7 @@ func (f *fixture) load(login string, m rotation.Material) *load {
 				select {
 				case <-l.stop:
 					return
-				case <-time.After(10 * time.Millisecond):
+				case <-time.After(60 * time.Millisecond):
 				}
 				if err := f.once(l.current.Load()); err != nil {
 					l.bad.Add(1)
