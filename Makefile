@@ -67,7 +67,7 @@ faults: servers
 # Those that say journey(t).
 JOURNEYS = $(shell grep -h -B1 'journey(t)$$' internal/cli/*_test.go | sed -n 's/^func \(Test[A-Za-z]*\).*/\1/p' | paste -sd '|')
 journeys: servers
-	KEYTURN_JOURNEYS=all $(STATIC) test -trimpath -exec $(CURDIR)/.ci/as-root -count=1 -timeout 60m -parallel 4 -run "^($(JOURNEYS))$$" ./internal/cli
+	KEYTURN_JOURNEYS=all $(STATIC) test -trimpath -exec $(CURDIR)/.ci/as-root -count=1 -timeout 60m -parallel 4 -run "^($(JOURNEYS)|TestPlay)$$" ./internal/cli ./internal/demo
 
 crash: servers
 	KEYTURN_CRASH=all KEYTURN_JOURNEYS=all $(STATIC) test -trimpath -exec $(CURDIR)/.ci/as-root -count=1 -timeout 150m -run "Crash|OnGitHub|GitHubJournal|Propose|Webhook" ./...

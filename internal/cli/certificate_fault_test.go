@@ -25,6 +25,7 @@ func (c *certificateShop) change(old, with string) {
 // it rejects, and a server that goes on with the old certificate: services keep what works, it is
 // said what is wrong, and it goes on when run again.
 func TestCertificateFaults(t *testing.T) {
+	journey(t)
 	t.Parallel()
 	c := newCertificateShop(t, testserver.NewPebble(t, testserver.PebbleOptions{Forget: true}))
 	stop := c.asks(c.inDirectory())

@@ -447,6 +447,7 @@ func TestVaultSealLost(t *testing.T) {
 // TestVaultSealBack gives a rekey up at every moment before the last new share: the old shares
 // are in force, the new ones are not, and nothing is left. After it there is no way back.
 func TestVaultSealBack(t *testing.T) {
+	journey(t)
 	t.Parallel()
 	g := beginsSeal(t)
 	g.ok("rollback", "--reason", "drill", g.name)

@@ -28,6 +28,9 @@ func TestMain(m *testing.M) { os.Exit(testserver.Main(m)) }
 func TestPlay(t *testing.T) {
 	for _, mounts := range []string{"switch", "dual"} {
 		t.Run(mounts, func(t *testing.T) {
+			if mounts == "dual" && os.Getenv("KEYTURN_JOURNEYS") != "all" {
+				t.Skip("it is long: make journeys")
+			}
 			t.Parallel()
 			var out bytes.Buffer
 			d := &demo{out: &out, options: scenario.Options{Mounts: mounts, Monitor: 2 * time.Second, Overlap: 3 * time.Second, Every: 150 * time.Millisecond, Out: &out}}

@@ -16,8 +16,8 @@ import (
 func TestContract(t *testing.T) {
 	for _, servers := range []int{1, 3} {
 		t.Run(fmt.Sprintf("%d servers", servers), func(t *testing.T) {
+			dc := testserver.NewConsul(t, servers)
 			rotationtest.Contract(t, func(t *testing.T) rotationtest.Setup {
-				dc := testserver.NewConsul(t, servers)
 				f := newFixture(t, dc)
 				most := servers/2 + 1 // of them must be there for anything to be decided
 				back := func() {
