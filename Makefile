@@ -64,8 +64,8 @@ faults: servers
 		-run "FaultMatrix|Failover|EngineRestarts|LeaderIsKilled|NodeIsCutOff|CannotAnswer|SwarmUn|ValidationFails|Outage|WithoutGitHub|Cancel|BetweenPhases|ReleaseAmid|FullDisk|ClocksThatDiffer|Limits|MemberDown|GossipMembers|Contract|AgentDown|ServerDown|CertificateFaults|AccountKeyFaults|Rollover(LostAnswer|Elsewhere|Refused)|CertManagerFaults|VaultSeal|KeysUnanswered|ConsulThroughSwarm|VaultThroughSwarm" \
 		./internal/rotation ./internal/cli ./internal/backend/consul ./internal/backend/kafka ./internal/backend/vault ./internal/backend/certificate ./internal/target/... ./internal/journal/... ./internal/githubapp
 
-# Those that say journey(t).
-JOURNEYS = $(shell grep -h -B1 'journey(t)$$' internal/cli/*_test.go | sed -n 's/^func \(Test[A-Za-z]*\).*/\1/p' | paste -sd '|')
+# Those that say journey(t), whole or in some of their ways (sampled).
+JOURNEYS = $(shell awk '/^func /{name = $$2; sub(/[^A-Za-z].*/, "", name)} /^\t+(journey\(t\)|sampled\(t, .*\))$$/ && name ~ /^Test/{print name}' internal/cli/*_test.go | sort -u | paste -sd '|')
 journeys: servers
 	KEYTURN_JOURNEYS=all $(STATIC) test -trimpath -exec $(CURDIR)/.ci/as-root -count=1 -timeout 60m -parallel 4 -run "^($(JOURNEYS)|TestPlay)$$" ./internal/cli ./internal/demo
 

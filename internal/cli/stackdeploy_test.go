@@ -257,6 +257,7 @@ func TestStackDeployBetweenPhases(t *testing.T) {
 	t.Parallel()
 	for name, stanza := range map[string]string{"file": fromFile, "external": external} {
 		t.Run(name, func(t *testing.T) {
+			sampled(t, name, "file")
 			t.Parallel()
 			w := newWorkspace(t, servers.postgres.Get(t), stanza)
 			w.takeOver()

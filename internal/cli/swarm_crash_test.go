@@ -57,6 +57,7 @@ func TestSwarmCrash(t *testing.T) {
 	t.Parallel()
 	for mounts, points := range crashKinds {
 		t.Run(mounts, func(t *testing.T) {
+			sampled(t, mounts, "switch")
 			t.Parallel()
 			k := newStack(t, servers.postgres.Get(t), []string{"mounts: " + mounts})
 			k.ok("adopt", k.name)

@@ -22,6 +22,7 @@ func TestSwarmRollback(t *testing.T) {
 	t.Parallel()
 	for _, mounts := range []string{"switch", "dual"} {
 		t.Run(mounts, func(t *testing.T) {
+			sampled(t, mounts, "switch")
 			t.Parallel()
 			k := newStack(t, servers.postgres.Get(t), []string{"mounts: " + mounts, "overlap: 1h"})
 			k.ok("adopt", k.name)

@@ -108,6 +108,7 @@ func TestSwarmUnhealthy(t *testing.T) {
 	t.Parallel()
 	for _, mounts := range []string{"switch", "dual"} {
 		t.Run(mounts, func(t *testing.T) {
+			sampled(t, mounts, "switch")
 			t.Parallel()
 			k := newStack(t, servers.postgres.Get(t), []string{"mounts: " + mounts}, brokenAs("_a"))
 			k.ok("adopt", k.name)
@@ -191,6 +192,7 @@ func TestSwarmValidationFails(t *testing.T) {
 	t.Parallel()
 	for _, mounts := range []string{"switch", "dual"} {
 		t.Run(mounts, func(t *testing.T) {
+			sampled(t, mounts, "dual")
 			t.Parallel()
 			pg := testserver.NewPostgres(t, testserver.PostgresOptions{})
 			k := newStack(t, pg, []string{"mounts: " + mounts})

@@ -13,6 +13,7 @@ func TestSwarmRotate(t *testing.T) {
 	t.Parallel()
 	for _, mounts := range []string{"switch", "dual"} {
 		t.Run(mounts, func(t *testing.T) {
+			sampled(t, mounts, "dual")
 			t.Parallel()
 			k := newStack(t, servers.postgres.Get(t), []string{"mounts: " + mounts}, replicas(3))
 			before := k.tasks()

@@ -36,7 +36,7 @@ const (
 // A fixture is a database of a test's own, with an application's login that
 // owns a table, as it was before Keyturn.
 type fixture struct {
-	t        *testing.T
+	t        testing.TB
 	server   *testserver.Postgres
 	role     string
 	database string
@@ -46,7 +46,7 @@ type fixture struct {
 	held     []*pgx.Conn // sessions that fill the server
 }
 
-func newFixture(t *testing.T, server *testserver.Postgres) *fixture {
+func newFixture(t testing.TB, server *testserver.Postgres) *fixture {
 	t.Helper()
 	n := serial.Add(1)
 	f := &fixture{t: t, server: server, role: fmt.Sprintf("orders%d", n), database: fmt.Sprintf("shop%d", n), log: &strings.Builder{}}
