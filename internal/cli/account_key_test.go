@@ -219,8 +219,17 @@ func TestAccountKey(t *testing.T) {
 		t.Errorf("%d accounts were made, want 1", n)
 	}
 	a.ok("check")
-	a.fails(3, []string{"is the account's key", "--mode fast"}, "revoke", "--mode", "immediate", "--reason", "drill", a.name)
-	a.ok("revoke", "--mode", "fast", "--reason", "drill", a.name)
+	for mode, code := range map[string]int{"immediate": 3, "fast": 0} {
+		r := a.run("revoke", "--mode", mode, "--reason", "drill", a.name)
+		if r.code != code || !strings.Contains(r.stdout, "there is a gap") || strings.Contains(r.stdout, "fail from now on") ||
+			code != 0 && (!strings.Contains(r.stderr, "is the account's key") || !strings.Contains(r.stderr, "--mode fast")) {
+			t.Errorf("revoke --mode %s: exit %d, want %d\n%s%s", mode, r.code, code, r.stdout, r.stderr)
+		}
+		a.done()
+	}
+	if journal, err := os.ReadFile(a.journal); err != nil || strings.Contains(string(journal), `"revoked":[`) {
+		t.Errorf("a version that was not ended at once is on the record as one that was (%v)", err)
+	}
 	a.done()
 	a.quiet(a.journal, c.journal)
 }
@@ -266,6 +275,9 @@ func TestAccountKeyFirst(t *testing.T) {
 		t.Errorf("the account %s is not on the record (%v)", a.account.Location, err)
 	}
 	a.ok("cleanup", a.name)
+	if out := a.ok("revoke", "--mode", "immediate", "--reason", "drill", "--dry-run", a.name); !strings.Contains(out, "there is a gap") || strings.Contains(out, "fail from now on") {
+		t.Errorf("beforehand a revocation says\n%s", out)
+	}
 	a.ok("rotate", "--wait", a.name)
 	a.done()
 }

@@ -212,15 +212,42 @@ func (a *app) printOutage(w *wiring, groups [][]string, f revokeFlags) {
 	}
 	for _, group := range groups {
 		services := strings.Join(w.servicesOf(group), ", ")
+		ended, _ := w.revocable(group)
+		gaps := w.gaps(group)
 		switch {
 		case services == "":
 			a.printf("%s: no service is declared to read it\n", strings.Join(group, ", "))
-		case f.mode == immediate:
+		case f.mode == immediate && len(ended) > 0:
 			a.printf("%s: %s fail from now on until they have been moved\n", strings.Join(group, ", "), services)
+		case len(gaps) > 0:
+			a.printf("%s: %s are moved, and there is a gap: %s\n", strings.Join(group, ", "), services, strings.Join(gaps, "; "))
 		default:
 			a.printf("%s: %s are moved; nothing is expected to fail\n", strings.Join(group, ", "), services)
 		}
 	}
+}
+
+// revocable are the credentials of a group whose versions in service can be ended at once; the error
+// says why the others' cannot.
+func (w *wiring) revocable(group []string) (names []string, err error) {
+	for _, name := range group {
+		if lasting, ok := w.procs[name].Backend.(rotation.Irrevocable); ok {
+			err = errors.Join(err, fmt.Errorf("revoking %q: %w", name, lasting.Irrevocable()))
+			continue
+		}
+		names = append(names, name)
+	}
+	return names, err
+}
+
+// gaps says what fails for a moment when the credentials of a group are moved.
+func (w *wiring) gaps(group []string) (all []string) {
+	for _, name := range group {
+		if g, ok := w.procs[name].Backend.(rotation.Gapped); ok {
+			all = append(all, g.Gap())
+		}
+	}
+	return all
 }
 
 // revokeGroups revokes groups that share no service, several at the same time.
@@ -325,13 +352,16 @@ func (a *app) replace(ctx context.Context, w *wiring, group []string, f revokeFl
 		return err
 	}
 	if f.mode == immediate {
-		procs, err := w.procedures(group)
+		names, refused := w.revocable(group)
+		procs, err := w.procedures(names)
 		if err != nil {
 			return err
 		}
-		sum, err := w.engine.Revoke(ctx, procs, rotation.Options{Reason: f.reason})
-		w.tell(ctx, rotation.Revoke, group, sum, err)
-		errs = append(errs, err) // what could not be ended now is ended by its cleanup
+		if errs = append(errs, refused); len(procs) > 0 {
+			sum, err := w.engine.Revoke(ctx, procs, rotation.Options{Reason: f.reason})
+			w.tell(ctx, rotation.Revoke, names, sum, err)
+			errs = append(errs, err) // what could not be ended now is ended by its cleanup
+		}
 	}
 	for range 2 { // what is open is brought to its end first
 		next, err := w.next(ctx, group)

@@ -111,6 +111,13 @@ type Revocable interface {
 	Mortal() string
 }
 
+// An Irrevocable backend's version in service cannot be ended before the next one has taken its
+// place: more than the version would end. Irrevocable says so, as an error of class [Refused]; the
+// caller goes on as if it had not been asked to.
+type Irrevocable interface {
+	Irrevocable() error
+}
+
 // A Displayed backend's versions are shown by the services themselves, as a server shows its
 // certificate: a probe of the version in service looks whether they do, and is made once
 // they were moved, too.

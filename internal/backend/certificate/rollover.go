@@ -31,6 +31,7 @@ var (
 	_ rotation.Drafter     = (*AccountKey)(nil)
 	_ rotation.Recognizer  = (*AccountKey)(nil)
 	_ rotation.Gapped      = (*AccountKey)(nil)
+	_ rotation.Irrevocable = (*AccountKey)(nil)
 	_ rotation.Preflighter = (*AccountKey)(nil)
 	_ rotation.Adopter     = (*AccountKey)(nil)
 	_ rotation.Warner      = (*AccountKey)(nil)

@@ -49,10 +49,15 @@ func (k *AccountKey) depose(ctx context.Context, q asked, why rotation.Why) erro
 	}
 	switch {
 	case why == rotation.ToRevoke:
-		return refused("the next key ends it, at its cutover: keyturn revoke --mode fast --reason … "+k.acme.options.Credential,
-			"version %d is the account's key: to end it is to end the account, and nobody could revoke its certificates any more", v.Number)
+		return k.Irrevocable()
 	case why == rotation.ToDiscard && v.Public[publicNew] != "":
 		return q.deactivate(ctx, q.found)
 	}
 	return refused("see: keyturn status "+k.acme.options.Credential, "version %d is the account's key, and no other one is in service", v.Number)
+}
+
+// Irrevocable implements [rotation.Irrevocable].
+func (k *AccountKey) Irrevocable() error {
+	return refused("the next key ends it, at its cutover, as by --mode fast: see keyturn status "+k.acme.options.Credential,
+		"what is in service is the account's key: to end it is to end the account, and nobody could revoke its certificates any more")
 }

@@ -72,7 +72,7 @@ func TestRolloverEnds(t *testing.T) {
 	v1, m1 := b.first()
 	v2, m2 := b.stage(2, v1)
 	v1.State = rotation.Current
-	saysSo(t, "revoking the key in service", b.End(t.Context(), v1, rotation.ToRevoke), rotation.Refused, "version 1 is the account's key")
+	saysSo(t, "revoking the key in service", b.End(t.Context(), v1, rotation.ToRevoke), rotation.Refused, "is the account's key")
 	saysSo(t, "retiring the key in service", b.End(t.Context(), v1, rotation.ToRetire), rotation.Refused, "no other one is in service")
 	k.must(b.Activate(t.Context(), v2)) // and no link was moved
 	k.must(b.End(t.Context(), v2, rotation.ToDiscard))
