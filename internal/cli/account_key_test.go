@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -241,21 +242,85 @@ func TestAccountKey(t *testing.T) {
 func TestCrashAccountKey(t *testing.T) {
 	t.Parallel()
 	p := servers.pebble.Get(t)
+	var points []string
+	few := []string{"after effect: cutover activate", "before effect: cutover move"} // the key was changed; the link is to be moved
 	run := func(t *testing.T, at int) result {
 		a := newAccountShop(t, p)
 		a.ok("adopt", a.name)
-		orders, err := certificate.New(certificate.Settings{Names: []string{a.name + ".test"}, Roots: "roots", ACME: &certificate.ACME{Directory: a.directory, CA: "ca",
-			Account: secret.Source{File: a.folder("current", "key")}, HTTP01: &certificate.HTTP01{Directory: p.Challenges()}}},
-			certificate.Options{Credential: a.name, Roots: p.Roots(), Options: remote.Options{CA: p.CA()}})
-		a.must(err)
-		stop := again(200*time.Millisecond, func() (bool, error) {
-			return true, orders.Preflight(context.Background(), rotation.Credential{})
-		})
-		r := a.killedAt(at, stop)
-		a.done()
+		r := a.killedAt(at, a.works())
+		if a.done(); at > 0 {
+			return r
+		}
+		points = r.points
+		for _, point := range few {
+			if !slices.Contains(points, point) {
+				t.Errorf("a rotation does not pass %q", point)
+			}
+		}
 		return r
 	}
-	everyCrash(t, func(i int) bool { return i == 51 || i == 60 }, run) // the key was changed; the link is to be moved
+	everyCrash(t, func(i int) bool { return slices.Contains(few, points[i]) }, run)
+}
+
+// works asks all the time, as a run that orders certificates does, for the account.
+func (a *accountShop) works() (stop func() (tried int, failures []string)) {
+	a.t.Helper()
+	orders, err := certificate.New(certificate.Settings{Names: []string{a.name + ".test"}, Roots: "roots", ACME: &certificate.ACME{Directory: a.directory, CA: "ca",
+		Account: secret.Source{File: a.folder("current", "key")}, HTTP01: &certificate.HTTP01{Directory: a.pebble.Challenges()}}},
+		certificate.Options{Credential: a.name, Roots: a.pebble.Roots(), Options: remote.Options{CA: a.pebble.CA()}})
+	a.must(err)
+	return again(200*time.Millisecond, func() (bool, error) {
+		return true, orders.Preflight(context.Background(), rotation.Credential{})
+	})
+}
+
+// TestAccountKeyBack kills a rollback in its gap, and lets it go on.
+func TestAccountKeyBack(t *testing.T) {
+	t.Parallel()
+	a := newAccountShop(t, servers.pebble.Get(t))
+	a.ok("adopt", a.name)
+	a.ok("rotate", "--wait", a.name)
+	stop := a.works()
+	for _, point := range []string{"after effect: rollback activate", "before effect: rollback move back"} {
+		a.ok("rotate", a.name)
+		before := a.inService()
+		a.killed(point, "rollback", "--reason", "drill", a.name)
+		if a.owner(before) != "" || a.owner(a.inService()) != "" {
+			t.Errorf("%s: the key in service is the account's, want the one that is to come back", point)
+		}
+		a.ok("rollback", "--reason", "go on", a.name)
+		a.done()
+	}
+	if tried, failures := stop(); tried == 0 || len(failures) > 0 {
+		t.Errorf("of %d uses failed: %q", tried, failures)
+	}
+}
+
+// TestAccountKeyCopied has somebody make an account with a copy of the old key, and end it: the rotation comes to its end.
+func TestAccountKeyCopied(t *testing.T) {
+	t.Parallel()
+	a := newAccountShop(t, servers.pebble.Get(t))
+	a.ok("adopt", a.name)
+	for _, ended := range []bool{false, true} {
+		old := a.inService()
+		a.ok("rotate", a.name)
+		theirs, err := a.client().NewAccount(t.Context(), acme.Account{PrivateKey: old, TermsOfServiceAgreed: true})
+		a.must(err)
+		if ended {
+			theirs.Status = acme.StatusDeactivated
+			_, err = a.client().UpdateAccount(t.Context(), theirs)
+			a.must(err)
+		} else if out := a.ok("check"); !strings.Contains(out, theirs.Location) {
+			t.Errorf("check does not name the account that somebody made:\n%s", out)
+		}
+		time.Sleep(time.Second) // the overlap
+		a.ok("cleanup", a.name)
+		if !ended && a.owner(old) != theirs.Location {
+			t.Error("the account that somebody made was not left alone")
+		}
+		delete(a.keys, fmt.Sprint(old.Public())) // it is theirs
+		a.done()
+	}
 }
 
 // TestAccountKeyFirst has Keyturn make the account, killed before and after that.

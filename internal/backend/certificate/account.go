@@ -42,7 +42,7 @@ func (b acmeIssuer) open(ctx context.Context) (*acmeServer, error) {
 	if err != nil {
 		return nil, err
 	}
-	a.account.PrivateKey, a.beside = key, keysBeside(b.settings.ACME.Account)
+	a.account.PrivateKey, a.beside = key, keysBesideLink(b.settings.ACME.Account)
 	return a, nil
 }
 
@@ -91,7 +91,7 @@ func (a *acmeServer) whose(ctx context.Context, key crypto.Signer) (acme.Account
 		return acme.Account{}, wrap("looking for the account", err)
 	case is(err, accountIsMissing):
 		return acme.Account{}, nil
-	case is(err, namespace+"unauthorized"):
+	case is(err, unauthorized):
 		return acme.Account{}, rotation.Classify(rotation.Refused, "use the key of another account", fmt.Errorf("certificate: %w: %w", errInactive, err))
 	case err != nil:
 		return acme.Account{}, wrap("looking for the account", err)
@@ -115,19 +115,23 @@ func (a *acmeServer) known(ctx context.Context) (bool, error) {
 	if err != nil || found.Location != "" || a.beside == "" {
 		return a.take(found), err
 	}
-	keys, err := a.beside.all()
+	keys, err := a.beside.all(false)
 	if err != nil {
 		return false, err
 	}
+	var ended error
 	for _, key := range keys {
 		if key.is(a.account.PrivateKey) {
 			continue
 		}
-		if found, err = a.whose(ctx, key.Signer); err != nil || found.Location != "" {
+		switch found, err = a.whose(ctx, key.Signer); {
+		case errors.Is(err, errInactive):
+			ended = err // that of a later one may be active
+		case err != nil || found.Location != "":
 			return a.take(found), err
 		}
 	}
-	return false, nil
+	return false, ended
 }
 
 // take asks as an account from now on, if it was found.
@@ -184,7 +188,7 @@ func (b acmeIssuer) register(ctx context.Context, a *acmeServer) error {
 		}
 	}
 	made, err := a.client.NewAccount(ctx, account)
-	if p, told := problemOf(err); told && p.Status < http.StatusInternalServerError && (p.Type == namespace+"unauthorized" || p.Type == acme.ProblemTypeExternalAccountRequired) {
+	if p, told := problemOf(err); told && p.Status < http.StatusInternalServerError && (p.Type == unauthorized || p.Type == acme.ProblemTypeExternalAccountRequired) {
 		return rotation.Classify(rotation.Refused, "are id and key under acme.external-account what the authority gave for one account? Some take a pair once alone", fmt.Errorf("certificate: making the account: %w", err))
 	}
 	if err != nil {

@@ -25,11 +25,11 @@ func (a *acmeServer) roll(ctx context.Context, from acme.Account, to keptKey) (a
 	p, told := problemOf(failed)
 	switch {
 	case err != nil:
-		return acme.Account{}, errors.Join(err, wrap("changing the account's key", failed))
+		return acme.Account{}, rotation.Classify(rotation.Unknown, "run it again", errors.Join(err, wrap("changing the account's key", failed)))
 	case found.Location == from.Location:
 		return found, nil
 	case found.Location != "":
-		return acme.Account{}, rotation.Errorf(rotation.Failed, "nothing was changed; start again: the next version has another key", "certificate: the new key is that of another account: %s", found.Location)
+		return acme.Account{}, rotation.Errorf(rotation.Failed, "nothing was changed: somebody made an account with that key", "certificate: the key to change to is that of another account: %s", found.Location)
 	case failed == nil:
 		return acme.Account{}, rotation.Errorf(rotation.Unknown, "run it again", "certificate: the account's key was changed, and the authority does not know the new one")
 	case told && (p.Status == http.StatusNotImplemented || p.Status == http.StatusNotFound || p.Status == http.StatusMethodNotAllowed):

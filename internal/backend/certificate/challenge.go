@@ -78,10 +78,10 @@ func (b acmeIssuer) proveOne(ctx context.Context, a *acmeServer, authz acme.Auth
 		return err
 	}
 	if c, err = a.client.InitiateChallenge(ctx, a.account, c); err != nil {
-		return wrap(fmt.Sprintf("showing whose %s is", authz.IdentifierValue()), err)
+		return shown(authz.IdentifierValue(), err)
 	}
 	if _, err = a.client.PollAuthorization(ctx, a.account, authz); err != nil {
-		return wrap(fmt.Sprintf("showing whose %s is", authz.IdentifierValue()), err)
+		return shown(authz.IdentifierValue(), err)
 	}
 	return nil
 }

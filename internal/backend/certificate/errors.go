@@ -26,14 +26,26 @@ func unknown(hint, format string, args ...any) error {
 const (
 	accountIsMissing = acme.ProblemTypeAccountDoesNotExist
 	namespace        = acme.ProblemTypeNamespace // before the name of each
+	unauthorized     = acme.ProblemTypeUnauthorized
 )
 
 // later are the problems that pass by themselves.
 var later = []string{namespace + "serverInternal", namespace + "rateLimited", acme.ProblemTypeBadNonce}
 
 // ofNames are those of challenges: the authority looked, and did not find what it should.
-var ofNames = []string{namespace + "unauthorized", namespace + "connection", namespace + "dns", namespace + "incorrectResponse",
+var ofNames = []string{namespace + "connection", namespace + "dns", namespace + "incorrectResponse",
 	namespace + "tls", namespace + "caa"}
+
+const ofChallenge = "the authority must find the challenge where it looks: at port 80 of the name, or in its DNS; CAA records must allow the authority"
+
+// shown is wrap of a challenge: to call that "unauthorized", too, is to have found another answer.
+func shown(name string, err error) error {
+	wrapped := wrap(fmt.Sprintf("showing whose %s is", name), err)
+	if is(err, unauthorized) && rotation.ClassOf(wrapped) == rotation.Failed {
+		return rotation.Classify(rotation.Failed, ofChallenge, wrapped)
+	}
+	return wrapped
+}
 
 // wrap says what was being done when the ACME server, or the way to it, failed. Only what
 // the server itself says in a problem document is a refusal; everything else is no answer.
@@ -55,8 +67,7 @@ func wrap(doing string, err error) error {
 	case slices.Contains(later, p.Type) || p.Status >= http.StatusInternalServerError || p.Status == http.StatusTooManyRequests:
 		return rotation.Classify(rotation.Unknown, "run it again later", fmt.Errorf("certificate: %s: %w", doing, err))
 	case slices.Contains(ofNames, p.Type):
-		return rotation.Classify(rotation.Failed, "the authority must find the challenge where it looks: at port 80 of the name, or in its DNS; CAA records must allow the authority",
-			fmt.Errorf("certificate: %s: %w", doing, err))
+		return rotation.Classify(rotation.Failed, ofChallenge, fmt.Errorf("certificate: %s: %w", doing, err))
 	}
 	return rotation.Classify(rotation.Failed, "", fmt.Errorf("certificate: %s: %w", doing, err))
 }

@@ -1,6 +1,7 @@
 package certificate
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -108,6 +109,12 @@ func checkAccount(v rotation.Version, found acme.Account) error {
 		"certificate: the key of version %d is that of the account %s, and not of %s", v.Number, found.Location, want)
 }
 
+// elsewhere reports whether the key of a version that was in service before is another account's
+// now: whoever made that one, the account on the record has one key, and it is a later one.
+func elsewhere(v rotation.Version, found acme.Account) bool {
+	return v.State != rotation.Pending && v.State != rotation.Current && checkAccount(v, found) != nil
+}
+
 // Identify names the version, and the account by the key that it has now.
 func (k *AccountKey) Identify(ctx context.Context, next rotation.Version, others []rotation.Version) (rotation.Version, error) {
 	next = next.Clone()
@@ -130,6 +137,7 @@ func (k *AccountKey) Identify(ctx context.Context, next rotation.Version, others
 // inForce returns the account that one of the versions has the key of. Without a version it
 // has no location.
 func (k *AccountKey) inForce(ctx context.Context, a *acmeServer, versions []rotation.Version) (acme.Account, error) {
+	var other error
 	for _, v := range versions {
 		key, err := k.keys.of(v)
 		if errors.Is(err, fs.ErrNotExist) {
@@ -139,12 +147,15 @@ func (k *AccountKey) inForce(ctx context.Context, a *acmeServer, versions []rota
 			return acme.Account{}, err
 		}
 		found, err := a.whose(ctx, key.Signer)
-		if err == nil && found.Location != "" {
-			err = checkAccount(v, found)
-		}
-		if err != nil || found.Location != "" {
+		switch err = cmp.Or(err, checkAccount(v, found)); {
+		case errors.Is(err, errInactive) || err != nil && found.Location != "":
+			other = cmp.Or(other, err) // that says nothing of the next one
+		case err != nil || found.Location != "":
 			return found, err
 		}
+	}
+	if other != nil {
+		return acme.Account{}, other
 	}
 	if len(versions) > 0 {
 		return acme.Account{}, refused("somebody changed it elsewhere, and has the key that the account has now: change it back there. Or let that key be version 1 of a credential with another name: keyturn adopt",
@@ -185,9 +196,11 @@ func (k *AccountKey) Observe(ctx context.Context, v rotation.Version) (rotation.
 	case errors.Is(err, fs.ErrNotExist):
 		return rotation.Standing{Status: rotation.Absent, Detail: "its key stands in no file"}, nil
 	case errors.Is(err, errInactive):
-		return rotation.Standing{Status: rotation.Ended, Detail: err.Error()}, nil
+		return rotation.Standing{Status: rotation.Ended, Detail: err.Error()}, k.believed(ctx, q, err)
 	case err != nil:
 		return rotation.Standing{}, err
+	case elsewhere(v, q.found):
+		return rotation.Standing{Status: rotation.Ended, Detail: "it is the key of another account, " + q.found.Location}, nil
 	case q.found.Location != "":
 		return rotation.Standing{Status: rotation.Armed, Detail: "it is the key of " + q.found.Location}, checkAccount(v, q.found)
 	case k.wasEnded(v):
@@ -214,7 +227,7 @@ func (k *AccountKey) Arm(ctx context.Context, v rotation.Version, _ rotation.Mat
 	if err != nil || holder.name == "" {
 		return err
 	}
-	all, err := k.keys.all()
+	all, err := k.keys.all(true)
 	if err != nil {
 		return err
 	}
@@ -229,77 +242,24 @@ func (k *AccountKey) Arm(ctx context.Context, v rotation.Version, _ rotation.Mat
 // holder returns the account of a version that does not have it, and the key that has. None
 // has no location.
 func (k *AccountKey) holder(ctx context.Context, q asked) (acme.Account, keptKey, error) {
-	all, err := k.keys.all()
+	all, err := k.keys.all(true)
 	if err != nil {
 		return acme.Account{}, keptKey{}, err
 	}
+	var ended error
 	for _, key := range all {
 		if key.is(q.key.Signer) {
 			continue
 		}
 		found, err := q.whose(ctx, key.Signer)
-		if err != nil {
+		switch {
+		case errors.Is(err, errInactive):
+			ended = err // that of a later one may be active
+		case err != nil:
 			return acme.Account{}, keptKey{}, err
-		}
-		if found.Location != "" && checkAccount(q.version, found) == nil {
+		case found.Location != "" && checkAccount(q.version, found) == nil:
 			return found, key, nil
 		}
 	}
-	return acme.Account{}, keptKey{}, nil
-}
-
-// Activate makes the version's key the account's. What an answer that was lost has done is
-// found, for the authority is asked first; and last, with the new key.
-func (k *AccountKey) Activate(ctx context.Context, v rotation.Version) error {
-	q, err := k.ask(ctx, v)
-	if err != nil {
-		return err
-	}
-	if q.found.Location != "" {
-		return k.activated(v, q.found)
-	}
-	from, _, err := k.holder(ctx, q)
-	if err != nil {
-		return err
-	}
-	if err := rotation.CheckLease(ctx); err != nil {
-		return err
-	}
-	var found acme.Account
-	switch {
-	case from.Location != "":
-		k.acme.options.Logger.InfoContext(ctx, "changing the key of an account", "account", from.Location, "version", v.Number)
-		found, err = q.roll(ctx, from, q.key)
-	case v.Public[publicNew] != "" && v.State == rotation.Pending:
-		found, err = k.made(ctx, q)
-	default:
-		err = rotation.Errorf(rotation.Failed, "somebody changed it elsewhere, and has the key that the account has now: change it back there",
-			"certificate: none of the keys in %s is the account's", k.keys)
-	}
-	if err != nil {
-		return err
-	}
-	return k.activated(v, found)
-}
-
-// made makes the account of a first version.
-func (k *AccountKey) made(ctx context.Context, q asked) (acme.Account, error) {
-	if err := k.acme.agreed(); err != nil {
-		return acme.Account{}, err
-	}
-	q.account = acme.Account{PrivateKey: q.key.Signer}
-	err := k.acme.register(ctx, q.acmeServer)
-	return q.account, err
-}
-
-// activated notes whose key a version is, which must be the account of the record.
-func (k *AccountKey) activated(v rotation.Version, found acme.Account) error {
-	if err := checkAccount(v, found); err != nil {
-		return err
-	}
-	k.acme.mu.Lock()
-	defer k.acme.mu.Unlock()
-	delete(k.ended, v.Number)
-	k.accounts[v.Number] = found.Location
-	return nil
+	return acme.Account{}, keptKey{}, ended
 }

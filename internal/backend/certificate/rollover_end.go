@@ -11,22 +11,41 @@ import (
 
 // End sees to it that the authority refuses the version's key. That of the account now is
 // replaced by the one that services read. Of an account that was made for the version,
-// nothing is left: it is deactivated.
+// nothing is left: it is deactivated. An account that somebody made with an old key is left
+// alone.
 func (k *AccountKey) End(ctx context.Context, v rotation.Version, why rotation.Why) error {
 	q, err := k.ask(ctx, v)
-	if errors.Is(err, fs.ErrNotExist) && why != rotation.ToRevoke {
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && why != rotation.ToRevoke:
 		return nil // an account has one key: the proof tries the next one
-	}
-	if err == nil && q.found.Location != "" {
+	case errors.Is(err, errInactive):
+		err = k.believed(ctx, q, err)
+	case err == nil && q.found.Location != "" && !elsewhere(v, q.found):
 		err = k.depose(ctx, q, why)
 	}
-	if err != nil && !errors.Is(err, errInactive) {
+	if err != nil {
 		return err
 	}
 	k.acme.mu.Lock()
 	defer k.acme.mu.Unlock()
 	k.ended[v.Number] = true
 	return nil
+}
+
+// believed judges an authority that says that the account of a key is not active. That may be a
+// problem of another kind, for all are called "unauthorized": then the version is refused for good
+// only if it was ended, or was made for that account and given up, or if the account on the record
+// is there, by another key.
+func (k *AccountKey) believed(ctx context.Context, q asked, said error) error {
+	v := q.version
+	if !is(said, unauthorized) || k.wasEnded(v) || v.State == rotation.Pending && v.Public[publicNew] != "" {
+		return nil
+	}
+	_, holder, err := k.holder(ctx, q)
+	if err == nil && holder.name != "" {
+		return nil
+	}
+	return rotation.Classify(rotation.Unknown, "look at the account at its authority: nothing is concluded from that, and nothing ended", errors.Join(said, err))
 }
 
 // depose takes the account from the key that it has.

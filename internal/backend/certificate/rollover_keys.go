@@ -35,6 +35,24 @@ func keysBeside(account secret.Source) keyFolder {
 	return keyFolder(folder)
 }
 
+// keysBesideLink is keysBeside also of a key that is read by a symlink to such a path.
+func keysBesideLink(account secret.Source) keyFolder {
+	for range 8 { // of a circle there is no end
+		if folder := keysBeside(account); folder != "" {
+			return folder
+		}
+		to, err := os.Readlink(account.File)
+		if err != nil {
+			return ""
+		}
+		if !filepath.IsAbs(to) {
+			to = filepath.Join(filepath.Dir(account.File), to)
+		}
+		account.File = to
+	}
+	return ""
+}
+
 // A keptKey is one of a folder.
 type keptKey struct {
 	name string // of the version's folder
@@ -95,9 +113,19 @@ func (f keyFolder) inService() string {
 	return filepath.Base(to)
 }
 
-// all reads every key: first the one in service, then the newest.
-func (f keyFolder) all() ([]keptKey, error) {
+// plain reports whether a key stands beside the folders, and no link leads to any.
+func (f keyFolder) plain() bool {
+	_, err := os.Lstat(filepath.Join(string(f), fieldKey))
+	return err == nil && f.inService() == ""
+}
+
+// all reads every key: first the one in service, then the newest. Where the folder may not be that of
+// a credential of ours, what cannot be read and is not called as versions are is passed over.
+func (f keyFolder) all(ours bool) ([]keptKey, error) {
 	entries, err := os.ReadDir(string(f))
+	if errors.Is(err, fs.ErrPermission) && !ours {
+		return nil, nil
+	}
 	if err != nil {
 		return nil, fmt.Errorf("certificate: looking for the keys of the account: %w", err)
 	}
@@ -107,7 +135,7 @@ func (f keyFolder) all() ([]keptKey, error) {
 			continue
 		}
 		key, err := f.read(e.Name())
-		if errors.Is(err, fs.ErrNotExist) {
+		if errors.Is(err, fs.ErrNotExist) || err != nil && !ours && numberOf(e.Name()) == 0 {
 			continue
 		}
 		if err != nil {

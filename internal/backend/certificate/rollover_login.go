@@ -20,7 +20,8 @@ func (k *AccountKey) ProbeSpec(v rotation.Version) rotation.ProbeSpec {
 
 // holds tries a key as who orders with it would: the authority must say that it is the account's.
 // It is Dead if the authority knows no account with it, and Unfit if that is another one, or
-// was ended.
+// was ended: of the version before that is as good, for the next one is the control, and an
+// account has one key.
 func (s loginSettings) holds(ctx context.Context, spec rotation.ProbeSpec, m rotation.Material) rotation.ProbeResult {
 	key, err := parseKey(m[fieldKey].Reveal())
 	if err != nil {
@@ -36,14 +37,17 @@ func (s loginSettings) holds(ctx context.Context, spec rotation.ProbeSpec, m rot
 	return rotation.ProbeEach(spec.Endpoints, func(directory string) rotation.EndpointResult {
 		a := &acmeServer{client: &acme.Client{Directory: directory, UserAgent: "keyturn", HTTPClient: web}}
 		found, err := a.whose(ctx, key)
+		another := err == nil && *s.Account != "" && found.Location != "" && found.Location != *s.Account
 		switch {
+		case s.State == rotation.Previous && (another || errors.Is(err, errInactive)):
+			return rotation.EndpointResult{Answer: rotation.Dead, Reason: "it is the key of another account, or of one that was ended: the account on the record has one key", Code: "otherAccount"}
 		case errors.Is(err, errInactive):
 			return rotation.EndpointResult{Answer: rotation.Unfit, Reason: err.Error(), Code: "unauthorized"}
 		case err != nil:
 			return rotation.EndpointResult{Answer: rotation.Inconclusive, Reason: err.Error()}
 		case found.Location == "":
 			return rotation.EndpointResult{Answer: rotation.Dead, Reason: "the authority knows no account with this key", Code: "accountDoesNotExist"}
-		case *s.Account != "" && found.Location != *s.Account:
+		case another:
 			return rotation.EndpointResult{Answer: rotation.Unfit, Reason: "it is the key of another account: " + found.Location}
 		}
 		return rotation.EndpointResult{Answer: rotation.Alive}

@@ -81,7 +81,7 @@ func TestRolloverContract(t *testing.T) {
 			Login:      certificate.Login,
 			Patience:   time.Second,
 			Claims: &rotationtest.Claims{Kind: "ACME account keys", Page: "certificate.md#rotating-the-accounts-key",
-				Dead: "its authority knows no account with it, and knows the account by the next one"},
+				Dead: "its authority knows no account with it, or another one, and knows the account by the next one"},
 			Break: map[string]func(*testing.T) func(){
 				"cut off": func(*testing.T) func() {
 					k.between(silent)
