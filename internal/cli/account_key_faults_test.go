@@ -1,7 +1,9 @@
 package cli_test
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"net/http"
 	"os"
 	"strings"
@@ -73,18 +75,22 @@ func TestAccountKeyFaults(t *testing.T) {
 	time.Sleep(time.Second) // the overlap
 	a.ok("cleanup", a.name)
 
-	// It did it when nobody waited for it any more: it is said, and taken back.
-	a.ok("prepare", a.name)
-	a.ok("validate", a.name)
-	before, link := a.inService(), fmt.Sprintf("v%d", a.status().Current)
-	a.points(fmt.Sprintf("v%d", a.status().Pending))
-	_, err := a.client().AccountKeyRollover(t.Context(), acme.Account{Location: a.account.Location, PrivateKey: before}, a.inService())
-	a.must(err)
-	a.points(link)
-	a.fails(4, []string{"the current version does not work"}, "cutover", a.name)
-	a.finds("a change that came late", "came when nobody waited for it any more")
-	a.ok("rollback", "--reason", "the change came late", a.name)
-	a.done()
+	// It did it when nobody waited for it any more: it is said, and gone on with or taken back.
+	for _, then := range [][]string{{"cutover"}, {"rollback", "--reason", "the change came late"}} {
+		a.ok("prepare", a.name)
+		a.ok("validate", a.name)
+		before, link := a.inService(), fmt.Sprintf("v%d", a.status().Current)
+		a.points(fmt.Sprintf("v%d", a.status().Pending))
+		_, err := a.client().AccountKeyRollover(t.Context(), acme.Account{Location: a.account.Location, PrivateKey: before}, a.inService())
+		a.must(err)
+		a.points(link)
+		a.finds("a change that came late", "came when nobody waited for it any more")
+		if a.ok(append(then, a.name)...); then[0] == "cutover" {
+			time.Sleep(time.Second) // the overlap
+			a.ok("cleanup", a.name)
+		}
+		a.done()
+	}
 
 	// It did it, and the answer is lost.
 	a.between(func(w http.ResponseWriter, r *http.Request, pass http.Handler) {
@@ -118,7 +124,9 @@ func TestAccountKeyFaults(t *testing.T) {
 	a.must(os.Remove(a.folder(pending, "key")))
 	a.fails(1, []string{"rolled back"}, "cutover", a.name)
 	whose("after a key that was removed")
-	a.must(os.RemoveAll(a.folder(pending)))
+	if _, err := os.Lstat(a.folder(pending)); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the folder of a key that was removed is left: %v", err)
+	}
 
 	// Somebody changes the key by hand: it is said, nothing is begun and nothing ended.
 	key, err := a.pebble.AccountKey()

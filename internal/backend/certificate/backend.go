@@ -24,7 +24,7 @@ import (
 
 // Options are what a [Backend] needs beside its settings. The zero Options work. CA is the
 // file that the settings name as acme.ca; Patience is how long to wait until a revocation is
-// told; the default of Timeout is 15 s.
+// told, or for a change of an account's key that was not answered; the default of Timeout is 15 s.
 type Options struct {
 	Credential string           // its name
 	Overlap    time.Duration    // until when after its cutover a version must be valid at least

@@ -22,8 +22,9 @@ import (
 type AccountKey struct {
 	acme     acmeIssuer
 	keys     keyFolder
-	ended    map[int]bool   // numbers of versions that were seen to be refused when they were ended
-	accounts map[int]string // number of a version → the account that it was activated for
+	ended    map[int]bool    // numbers of versions that were seen to be refused when they were ended
+	accounts map[int]string  // number of a version → the account that it was activated for
+	answered map[string]bool // name of a version's folder → the last change to its key was answered, or seen
 }
 
 // The interfaces that an AccountKey fulfils.
@@ -49,7 +50,7 @@ func NewAccountKey(s Settings, o Options) (*AccountKey, error) {
 	if !s.rolls() {
 		return nil, rotation.Errorf(rotation.Invalid, "", "certificate: the credential is a certificate")
 	}
-	return &AccountKey{acme: acmeIssuer{b}, keys: keysBeside(s.ACME.Account), ended: map[int]bool{}, accounts: map[int]string{}}, nil
+	return &AccountKey{acme: acmeIssuer{b}, keys: keysBeside(s.ACME.Account), ended: map[int]bool{}, accounts: map[int]string{}, answered: map[string]bool{}}, nil
 }
 
 // Noun implements [rotation.Nouner].

@@ -69,7 +69,9 @@ func (b *Backend) web(ctx context.Context) (*http.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return httpClient(pool, b.options.Dial, b.options.Timeout), nil
+	client := httpClient(pool, b.options.Dial, b.options.Timeout)
+	client.Transport.(*http.Transport).DisableKeepAlives = !b.settings.rolls() // the gap is to be short
+	return client, nil
 }
 
 // oneByOne has a client make a connection for each request, and answer in time.
