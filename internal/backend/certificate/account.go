@@ -131,7 +131,11 @@ func (a *acmeServer) known(ctx context.Context) (bool, error) {
 			return a.take(found), err
 		}
 	}
-	return false, ended
+	if ended != nil || len(keys) < 2 {
+		return false, ended
+	}
+	found, err = a.whose(ctx, a.account.PrivateKey) // the way back may have been gone while the others were asked
+	return a.take(found), err
 }
 
 // take asks as an account from now on, if it was found.

@@ -1,10 +1,12 @@
 package certificate_test
 
 import (
+	"context"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -284,6 +286,21 @@ func TestOrderAmidRollover(t *testing.T) {
 	if got := k.status(before); got != "Revoked 4" {
 		t.Errorf("the certificate from before the change is %s", got)
 	}
+
+	// The key is changed back while it is looked for.
+	var asked atomic.Int32
+	k.between(func(w http.ResponseWriter, r *http.Request, pass http.Handler) {
+		if strings.HasSuffix(r.URL.Path, "/sign-me-up") && asked.Add(1) == 2 {
+			k.between(nil)
+			k.must(k.backend().Activate(context.WithoutCancel(t.Context()), v1))
+		}
+		pass.ServeHTTP(w, r)
+	})
+	disagrees := k.fixture.backend(func(m made) {
+		m.ACME.Directory, m.ACME.Account, m.ACME.AgreeTerms = k.directory, secret.Source{File: filepath.Join(k.folder, "current", "key")}, false
+	})
+	k.must(disagrees.Preflight(t.Context(), rotation.Credential{}))
+	k.must(k.backend().Activate(t.Context(), v2))
 	k.put(2, rotation.Material{"key": secret.FromString("hunter2")})
 	if err := orders().Preflight(t.Context(), rotation.Credential{}); rotation.ClassOf(err) != rotation.Invalid || strings.Contains(err.Error(), "hunter2") {
 		t.Errorf("a key that is none: %v", err)
