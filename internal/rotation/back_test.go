@@ -205,6 +205,30 @@ func TestFirstVersionGoesAlone(t *testing.T) {
 	})
 }
 
+// Who has read a version when services are moved back may be about to log in with it: it is
+// ended when there was no session for a second. Where no service was moved to it, nobody is.
+func TestLoginsAtARollback(t *testing.T) {
+	for name, c := range map[string]struct {
+		phases []rotation.Phase
+		want   time.Duration
+	}{
+		"after the cutover":  {[]rotation.Phase{rotation.Prepare, rotation.Validate, rotation.Cutover}, time.Second},
+		"before the cutover": {[]rotation.Phase{rotation.Prepare, rotation.Validate}, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			in(t, rotation.Switch, func(t *testing.T, s *rotationtest.Scenario) {
+				must(t, s, c.phases...)
+				begun, ended := time.Now(), time.Time{}
+				s.World.Expect(rotationtest.Plan{Call: "end", Do: func(string) { ended = time.Now() }})
+				must(t, s, rotation.Rollback)
+				if got := ended.Sub(begun); got < c.want || got >= c.want+time.Second {
+					t.Errorf("the version was ended %s after the rollback began, want %s", got, c.want)
+				}
+			})
+		})
+	}
+}
+
 func TestRollbackAskedFor(t *testing.T) {
 	for name, c := range map[string]struct {
 		before func(t *testing.T, s *rotationtest.Scenario)

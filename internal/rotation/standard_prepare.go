@@ -179,6 +179,10 @@ func (s *Standard) stored(ctx context.Context, v Version) error {
 	return nil
 }
 
+// loginTime is how long a version that services read until now must have been without a session
+// before it is ended: who has read it may be about to log in.
+const loginTime = time.Second
+
 // disarm ends a version that is given up, once its sessions had time to end. A
 // service that reads it all the same, one that nobody declared, keeps it: the
 // end waits in the retirement queue.
@@ -196,7 +200,12 @@ func (s *Standard) disarm(ctx context.Context, c Credential, _ json.RawMessage) 
 	if drain == 0 {
 		drain = 10 * time.Second
 	}
-	for end := time.Now().Add(drain); ; {
+	var quiet time.Duration
+	if slices.ContainsFunc(c.Open.Steps, func(s StepState) bool { return s.Effect == Move || s.Effect == Beside }) {
+		quiet = loginTime
+	}
+	begun := time.Now()
+	for unused := begun; ; {
 		standing, err := s.Backend.Observe(ctx, next)
 		if err != nil {
 			return err
@@ -205,7 +214,10 @@ func (s *Standard) disarm(ctx context.Context, c Credential, _ json.RawMessage) 
 		if standing.Status == Ended && len(standing.Uses) == 0 {
 			return nil
 		}
-		if len(standing.Uses) == 0 || time.Now().After(end) {
+		if len(standing.Uses) > 0 {
+			unused = time.Now()
+		}
+		if time.Since(unused) >= quiet && len(standing.Uses) == 0 || time.Since(begun) > drain {
 			return s.Backend.End(ctx, next, ToDiscard)
 		}
 		if err := pause(ctx, 200*time.Millisecond); err != nil {
