@@ -114,6 +114,7 @@ func TestLanguagesRotate(t *testing.T) {
 	(&stack{shop: &shop{t: t}, engine: stackEngine(t)}).buildRunner(ctx)
 	for language, mounts := range map[string]string{"python": "dual", "node": "switch"} {
 		t.Run(language, func(t *testing.T) {
+			sampled(t, language, "python")
 			t.Parallel()
 			k := newStack(t, servers.postgres.Get(t), []string{"mounts: " + mounts}, func(s *swarm.ServiceSpec) {
 				for _, m := range s.TaskTemplate.ContainerSpec.Mounts {

@@ -80,6 +80,22 @@ func adopted(t *testing.T) *fixture {
 	return f
 }
 
+// withStandby gives the fixture's server a standby, which is named after it as a host.
+func (f *fixture) withStandby(t *testing.T) (standby *testserver.Postgres) {
+	t.Helper()
+	standby, err := f.server.StartStandby(t.Context(), testserver.PostgresOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := standby.Remove(); err != nil {
+			t.Error(err)
+		}
+	})
+	f.settings.Admin = strings.Replace(f.settings.Admin, f.server.Addr(), f.server.Addr()+","+standby.Addr(), 1)
+	return standby
+}
+
 // section decodes settings as the configuration does.
 func (f *fixture) section(keys map[string]any) postgres.Settings {
 	f.t.Helper()

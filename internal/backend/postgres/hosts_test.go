@@ -18,16 +18,8 @@ func TestStandby(t *testing.T) {
 	server := testserver.NewPostgres(t, testserver.PostgresOptions{})
 	f := newFixture(t, server)
 	f.setup()
-	standby, err := server.StartStandby(ctx, testserver.PostgresOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := standby.Remove(); err != nil {
-			t.Error(err)
-		}
-	})
-	f.settings.Admin = strings.Replace(f.settings.Admin, server.Addr(), standby.Addr()+","+server.Addr(), 1)
+	standby := f.withStandby(t)
+	f.settings.Admin = strings.Replace(f.settings.Admin, server.Addr()+","+standby.Addr(), standby.Addr()+","+server.Addr(), 1)
 	f.options.Patience = 2 * time.Second
 	b := f.backend()
 	v, m := f.prepared(b, 2)

@@ -104,19 +104,9 @@ func TestConnectionsAreKept(t *testing.T) {
 
 // Kept sessions do not hide what has become of the hosts.
 func TestKeptConnectionsSeeAFailover(t *testing.T) {
-	primary := testserver.NewPostgres(t, testserver.PostgresOptions{})
-	standby, err := primary.StartStandby(t.Context(), testserver.PostgresOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := standby.Remove(); err != nil {
-			t.Error(err)
-		}
-	})
-	f := newFixture(t, primary)
+	f := newFixture(t, testserver.NewPostgres(t, testserver.PostgresOptions{}))
 	f.setup()
-	f.settings.Admin = strings.Replace(f.settings.Admin, primary.Addr(), primary.Addr()+","+standby.Addr(), 1)
+	standby := f.withStandby(t)
 	b, ctx := f.backend(), context.Background()
 	if err := standby.WaitCaughtUp(ctx); err != nil {
 		t.Fatal(err)

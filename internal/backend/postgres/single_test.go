@@ -334,18 +334,8 @@ func TestSingleBecomesAlternating(t *testing.T) {
 // A standby knows of the change before the cutover goes on, and the sessions there
 // are told apart as well.
 func TestSingleStandby(t *testing.T) {
-	primary := testserver.NewPostgres(t, testserver.PostgresOptions{})
-	standby, err := primary.StartStandby(t.Context(), testserver.PostgresOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := standby.Remove(); err != nil {
-			t.Error(err)
-		}
-	})
-	f := single(t, primary)
-	f.settings.Admin = strings.Replace(f.settings.Admin, primary.Addr(), primary.Addr()+","+standby.Addr(), 1)
+	f := single(t, testserver.NewPostgres(t, testserver.PostgresOptions{}))
+	standby := f.withStandby(t)
 	x, ctx := f.single(), context.Background()
 	v1 := rotation.Version{Credential: "orders-db", Number: 1, Identity: f.role}
 	for end := time.Now().Add(10 * time.Second); ; time.Sleep(50 * time.Millisecond) { // until the standby has the set-up
