@@ -243,8 +243,8 @@ func (w *wiring) revocable(group []string) (names []string, err error) {
 // gaps says what fails for a moment when the credentials of a group are moved.
 func (w *wiring) gaps(group []string) (all []string) {
 	for _, name := range group {
-		if g, ok := w.procs[name].Backend.(rotation.Gapped); ok {
-			all = append(all, g.Gap())
+		if gap := w.procs[name].Gap(); gap != "" {
+			all = append(all, gap)
 		}
 	}
 	return all

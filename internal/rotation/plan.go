@@ -243,7 +243,7 @@ func (s *Standard) warn(ctx context.Context, p *CredentialPlan) {
 		p.Warnings = append(p.Warnings, fmt.Sprintf("expiry: strict: services that still use version %d when its time runs out lose their login, "+
 			"for its expiry is not put off", p.From))
 	}
-	if gap := s.gap(); gap != "" && s.Policy.AcceptGap {
+	if gap := s.Gap(); gap != "" && s.Policy.AcceptGap {
 		p.Gap = gap
 		p.Warnings = append(p.Warnings, "accept-gap: "+gap)
 	}

@@ -18,8 +18,8 @@ func (s *Standard) gapped() bool {
 	return ok
 }
 
-// gap says what fails for a time at a cutover, or "".
-func (s *Standard) gap() string {
+// Gap says what fails for a time at a cutover, in a clause for people, or "".
+func (s *Standard) Gap() string {
 	if g, ok := s.Backend.(interface{ Gap() string }); ok { // a gapped one, or one that says what else must be accepted
 		return g.Gap()
 	}
@@ -32,7 +32,7 @@ func (s *Standard) gap() string {
 
 // errGap refuses a gap that nobody accepted.
 func (s *Standard) errGap() error {
-	if gap := s.gap(); gap != "" && !s.Policy.AcceptGap {
+	if gap := s.Gap(); gap != "" && !s.Policy.AcceptGap {
 		return Errorf(Refused, "accept it with accept-gap: true", "there is a moment without a version that works: %s", gap)
 	}
 	return nil
@@ -143,5 +143,5 @@ func (s *Standard) measureGap(_ context.Context, c Credential) (Result, error) {
 		least = "at least "
 	}
 	return Result{Evidence: map[string]any{"gap_ms": gap.Milliseconds(), "interrupted": st.Tried},
-		Note: fmt.Sprintf("the gap of %q took %s%s: %s", c.Name, least, gap.Round(10*time.Millisecond), s.gap())}, nil
+		Note: fmt.Sprintf("the gap of %q took %s%s: %s", c.Name, least, gap.Round(10*time.Millisecond), s.Gap())}, nil
 }
