@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
+	"strings"
 )
 
 // A Source says where a secret value that is handed to us stands: an
@@ -28,6 +30,13 @@ func (s Source) Problem() (tip, problem string) {
 		return "keep one of from-env and from-file", "has two places"
 	}
 	return "", ""
+}
+
+// Beside returns the folder in which a directory target keeps the field that is read by its link: that
+// of FOLDER/current/FIELD. It reports false if the value is not read so.
+func (s Source) Beside(field string) (folder string, ok bool) {
+	folder, ok = strings.CutSuffix(s.File, filepath.Join("/current", field))
+	return folder, ok && filepath.IsAbs(s.File) && s.Env == ""
 }
 
 // String names the place, for messages.

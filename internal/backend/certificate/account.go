@@ -119,23 +119,33 @@ func (a *acmeServer) known(ctx context.Context) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	var ended error
-	for _, key := range keys {
-		if key.is(a.account.PrivateKey) {
-			continue
-		}
-		switch found, err = a.whose(ctx, key.Signer); {
-		case errors.Is(err, errInactive):
-			ended = err // that of a later one may be active
-		case err != nil || found.Location != "":
-			return a.take(found), err
-		}
-	}
-	if ended != nil || len(keys) < 2 {
-		return false, ended
+	found, _, err = a.among(ctx, keys, a.account.PrivateKey, func(acme.Account) bool { return true })
+	if err != nil || found.Location != "" || len(keys) < 2 {
+		return a.take(found), err
 	}
 	found, err = a.whose(ctx, a.account.PrivateKey) // the way back may have been gone while the others were asked
 	return a.take(found), err
+}
+
+// among returns the first account that fits and has one of the keys, but for a certain one, and that
+// key. If there is none it has no location; the error is then that of one that was ended.
+func (a *acmeServer) among(ctx context.Context, keys []keptKey, but crypto.Signer, fits func(acme.Account) bool) (acme.Account, keptKey, error) {
+	var ended error
+	for _, key := range keys {
+		if key.is(but) {
+			continue
+		}
+		found, err := a.whose(ctx, key.Signer)
+		switch {
+		case errors.Is(err, errInactive):
+			ended = err // that of a later one may be active
+		case err != nil:
+			return acme.Account{}, keptKey{}, err
+		case found.Location != "" && fits(found):
+			return found, key, nil
+		}
+	}
+	return acme.Account{}, keptKey{}, ended
 }
 
 // take asks as an account from now on, if it was found.

@@ -97,11 +97,8 @@ func (s Settings) checkManaged(fault faultFunc) {
 	if s.Trigger != certManager {
 		fault("trigger", "write trigger: cert-manager, or leave cert-manager: out", "it is cert-manager that can be told")
 	}
-	for key, there := range map[string]bool{"acme": s.ACME != nil, "vault": s.Vault != nil, "step-ca": s.StepCA != nil, "key-type": s.KeyType != "", "adopt": s.Adopt != ""} {
-		if there {
-			fault(key, "leave it out: the Certificate says it, and what it has issued today is known", "cert-manager issues the certificate, and decides that")
-		}
-	}
+	fault.each(map[string]bool{"acme": s.ACME != nil, "vault": s.Vault != nil, "step-ca": s.StepCA != nil, "key-type": s.KeyType != "", "adopt": s.Adopt != ""},
+		"leave it out: the Certificate says it, and what it has issued today is known", "cert-manager issues the certificate, and decides that")
 	if len(s.Probe) == 0 {
 		fault("probe", "write probe: [\"tls://orders.example.com:443\"]", "nothing says where the certificate is served: what cert-manager did could not be looked at")
 	}

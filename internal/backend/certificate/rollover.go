@@ -247,20 +247,5 @@ func (k *AccountKey) holder(ctx context.Context, q asked) (acme.Account, keptKey
 	if err != nil {
 		return acme.Account{}, keptKey{}, err
 	}
-	var ended error
-	for _, key := range all {
-		if key.is(q.key.Signer) {
-			continue
-		}
-		found, err := q.whose(ctx, key.Signer)
-		switch {
-		case errors.Is(err, errInactive):
-			ended = err // that of a later one may be active
-		case err != nil:
-			return acme.Account{}, keptKey{}, err
-		case found.Location != "" && checkAccount(q.version, found) == nil:
-			return found, key, nil
-		}
-	}
-	return acme.Account{}, keptKey{}, ended
+	return q.among(ctx, all, q.key.Signer, func(found acme.Account) bool { return checkAccount(q.version, found) == nil })
 }

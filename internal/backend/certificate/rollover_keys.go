@@ -28,8 +28,8 @@ const current = "current"
 
 // keysBeside returns the folder of an account's key that is read by the link, or "".
 func keysBeside(account secret.Source) keyFolder {
-	folder, ok := strings.CutSuffix(account.File, filepath.Join("/", current, fieldKey))
-	if !ok || !filepath.IsAbs(account.File) || account.Env != "" {
+	folder, ok := account.Beside(fieldKey)
+	if !ok {
 		return ""
 	}
 	return keyFolder(folder)

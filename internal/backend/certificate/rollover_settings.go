@@ -21,13 +21,10 @@ const oneKey = "an account has one key at its authority: from its change until c
 // checkRollover checks what stands beside acme.rollover, which is of an account and of no
 // certificate.
 func (s Settings) checkRollover(fault faultFunc) {
-	for key, there := range map[string]bool{"names": len(s.Names) > 0, "vault": s.Vault != nil, "step-ca": s.StepCA != nil, "roots": s.Roots != "", "probe": len(s.Probe) > 0,
+	fault.each(map[string]bool{"names": len(s.Names) > 0, "vault": s.Vault != nil, "step-ca": s.StepCA != nil, "roots": s.Roots != "", "probe": len(s.Probe) > 0,
 		"crl": s.CRL != "", "adopt": s.Adopt != "", "trigger": s.Trigger != "", "cert-manager": s.CertManager != nil, "rotate-ca": s.RotateCA != nil,
-		"acme.profile": s.ACME.Profile != "", "acme.http-01": s.ACME.HTTP01 != nil, "acme.dns-01": s.ACME.DNS01 != nil} {
-		if there {
-			fault(key, "make the certificates a credential of their own", "with acme.rollover the credential is the key of an account, and no certificate")
-		}
-	}
+		"acme.profile": s.ACME.Profile != "", "acme.http-01": s.ACME.HTTP01 != nil, "acme.dns-01": s.ACME.DNS01 != nil},
+		"make the certificates a credential of their own", "with acme.rollover the credential is the key of an account, and no certificate")
 	s.ACME.checkAccount(fault)
 	a := s.ACME.Account
 	if _, problem := a.Problem(); problem == "" && keysBeside(a) == "" {

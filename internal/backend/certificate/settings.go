@@ -136,6 +136,15 @@ var (
 
 type faultFunc func(path, tip, format string, args ...any)
 
+// each refuses the keys that are there, all for the same reason.
+func (fault faultFunc) each(there map[string]bool, tip, text string) {
+	for key, is := range there {
+		if is {
+			fault(key, tip, "%s", text)
+		}
+	}
+}
+
 func (s Settings) check() error {
 	var faults []error
 	fault := func(path, tip, format string, args ...any) {

@@ -26,12 +26,9 @@ const mostRoots = 20
 
 // checkTrust checks what stands beside rotate-ca.
 func (s Settings) checkTrust(fault faultFunc) {
-	for key, there := range map[string]bool{"acme": s.ACME != nil, "key-type": s.KeyType != "", "adopt": s.Adopt != "", "roots": s.Roots != "", "crl": s.CRL != "",
-		"trigger": s.Trigger != "", "cert-manager": s.CertManager != nil, "vault": s.Vault != nil, "step-ca": s.StepCA != nil} {
-		if there {
-			fault(key, "make the certificates a credential of their own", "with rotate-ca the credential is what services trust, and no certificate")
-		}
-	}
+	fault.each(map[string]bool{"acme": s.ACME != nil, "key-type": s.KeyType != "", "adopt": s.Adopt != "", "roots": s.Roots != "", "crl": s.CRL != "",
+		"trigger": s.Trigger != "", "cert-manager": s.CertManager != nil, "vault": s.Vault != nil, "step-ca": s.StepCA != nil},
+		"make the certificates a credential of their own", "with rotate-ca the credential is what services trust, and no certificate")
 	if len(s.Probe) == 0 {
 		fault("probe", "write probe: [\"tls://tasks.orders_web:8443\"]", "nothing says where certificates are served: whether they are trusted could not be tried")
 	}

@@ -3,7 +3,6 @@ package consul
 import (
 	"errors"
 	"fmt"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -193,9 +192,6 @@ func (s Settings) check() error {
 	return errors.Join(faults...)
 }
 
-// ownFile is where a folder holds the token that Keyturn itself uses.
-var ownFile = filepath.Join("/current", fieldToken)
-
 // Own reports whether the credential is the token that Consul is asked with.
 func (s Settings) Own() bool { return s.Itself }
 
@@ -205,15 +201,17 @@ func (s Settings) Place() (key, folder string) {
 	if !s.Itself {
 		return "", ""
 	}
-	return "token", strings.TrimSuffix(s.Token.File, ownFile)
+	folder, _ = s.Token.Beside(fieldToken)
+	return "token", folder
 }
 
 func (s Settings) checkOwn(fault faultFunc) {
+	_, moved := s.Token.Beside(fieldToken)
 	switch {
 	case !s.Itself:
 	case s.GossipKey != nil || s.AgentToken != nil:
 		fault("own", "make a credential of its own", "Keyturn's own token is for nothing else")
-	case !filepath.IsAbs(s.Token.File) || !strings.HasSuffix(s.Token.File, ownFile):
+	case !moved:
 		fault("own", "write token: {from-file: /FOLDER/NAME/current/token}, as the directory target writes it", "the token is read from no place that the cutover moves")
 	}
 }

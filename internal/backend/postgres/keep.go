@@ -77,7 +77,7 @@ func (c *cluster) reusable() bool {
 			return false
 		}
 	}
-	return c.primary != nil && len(c.lost) == 0
+	return len(c.lost) == 0
 }
 
 // close keeps the connections for the next call, or closes them.
