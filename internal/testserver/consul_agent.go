@@ -83,6 +83,25 @@ func (c *Consul) Program() string { return c.program }
 // Kill ends a server at once.
 func (c *Consul) Kill(i int) { c.servers[i].process.kill() }
 
+// LeaveWAN writes into a server's configuration that it takes no part in the WAN pool, which
+// holds when it starts again.
+func (c *Consul) LeaveWAN(i int) error {
+	path := filepath.Join(c.servers[i].dir, "consul.json")
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	var config map[string]any
+	if err := json.Unmarshal(text, &config); err != nil {
+		return err
+	}
+	config["ports"].(map[string]any)["serf_wan"] = -1
+	if text, err = json.Marshal(config); err != nil {
+		return err
+	}
+	return os.WriteFile(path, text, 0o600)
+}
+
 // Pause stops a server in its tracks, until Continue. It returns when every thread stands.
 func (c *Consul) Pause(i int) error {
 	pid := c.servers[i].process.cmd.Process.Pid

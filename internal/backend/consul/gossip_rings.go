@@ -124,12 +124,12 @@ func (c *cluster) rings(ctx context.Context, s server) (*rings, error) {
 	if err != nil {
 		return nil, c.silent(ctx, s, "listing the gossip keys", err)
 	}
-	down, seen, err := c.members(ctx, s)
+	seen, err := c.members(ctx, s)
 	if err != nil {
 		return nil, err
 	}
-	if len(down) > 0 {
-		return nil, missing(s, down)
+	if len(seen.down) > 0 {
+		return nil, missing(s, seen.down)
 	}
 	segments := slices.ContainsFunc(answers, func(a *api.KeyringResponse) bool { return a.Segment != "" })
 	out := &rings{values: map[string]secret.Value{}, asked: s}
@@ -140,10 +140,13 @@ func (c *cluster) rings(ctx context.Context, s server) (*rings, error) {
 			return nil, refused("rotate it by hand: consul keyring", "%s is federated with another datacenter (%s, %s), whose members cannot be looked at: not built yet", s.url, home, a.Datacenter)
 		case a.Partition != "" && a.Partition != "default":
 			return nil, refused("rotate it by hand: consul keyring", "%s has the admin partition %q, whose members cannot be looked at: not built yet", s.url, a.Partition)
-		case !a.WAN && a.Segment == "" && seen < a.NumNodes:
-			return nil, refused(`give the administrator's token node_prefix "" { policy = "read" }`, "%s shows %d of %d members: whether one is down cannot be told", s.url, seen, a.NumNodes)
-		case !a.WAN && !segments && seen > a.NumNodes:
+		case !a.WAN && a.Segment == "" && seen.alive < a.NumNodes:
+			return nil, refused(`give the administrator's token node_prefix "" { policy = "read" }`, "%s shows %d of %d members: whether one is down cannot be told", s.url, seen.alive, a.NumNodes)
+		case !a.WAN && !segments && seen.alive > a.NumNodes:
 			return nil, rotation.Errorf(rotation.Unknown, "run it again", "consul: %s: %w: a member joined in this moment", s.url, errSilent)
+		case a.WAN && !segments && seen.servers > a.NumNodes:
+			return nil, rotation.Errorf(rotation.Unknown, "a server that starts joins by itself, within a minute; see: consul members -wan",
+				"consul: %s: %w: of %d servers %d are in the WAN pool", s.url, errSilent, seen.servers, a.NumNodes)
 		}
 		home = a.Datacenter
 		out.rings = append(out.rings, ring{poolOf(a), a.NumNodes, out.count(a.Keys), out.count(a.PrimaryKeys)})
@@ -182,39 +185,45 @@ const (
 	memberLeft  = 3
 )
 
-// members returns who of a server's pools is down, and how many of its datacenter are seen
-// alive. A server of ours that left is down, too: Consul itself lets one that is dead leave,
-// within seconds (autopilot), and it may come back.
-func (c *cluster) members(ctx context.Context, s server) (down []string, alive int, err error) {
-	servers, left := 0, []string(nil)
+// A membership is what a server says of who takes part.
+type membership struct {
+	down           []string // in any pool
+	alive, servers int      // how many of its datacenter are alive, and how many servers of them
+}
+
+// members asks a server for the members of its pools. A server of ours that left is down,
+// too: Consul itself lets one that is dead leave, within seconds (autopilot), and it may come
+// back. One that comes back is in the LAN pool first, and in the WAN pool a while later.
+func (c *cluster) members(ctx context.Context, s server) (seen membership, err error) {
+	var left []string
 	for _, pool := range []string{"segment=" + api.AllSegments, "wan=1"} {
 		var found []*api.AgentMember
 		err := c.once(ctx, s.api, func(ctx context.Context, _ *api.Client) error {
 			return s.ask(ctx, http.MethodGet, "/v1/agent/members?"+pool, nil, &found)
 		})
 		if err != nil {
-			return nil, 0, gossipError(s, "listing the members", err)
+			return seen, gossipError(s, "listing the members", err)
 		}
 		for _, m := range found {
 			isServer := pool != "wan=1" && m.Tags["role"] == "consul"
 			switch {
 			case m.Status == memberAlive && pool != "wan=1":
-				alive++
+				seen.alive++
 				if isServer {
-					servers++
+					seen.servers++
 				}
 			case m.Status == memberLeft && isServer:
 				left = append(left, m.Name)
-			case m.Status != memberAlive && m.Status != memberLeft && !slices.Contains(down, strings.TrimSuffix(m.Name, "."+m.Tags["dc"])):
-				down = append(down, m.Name)
+			case m.Status != memberAlive && m.Status != memberLeft && !slices.Contains(seen.down, strings.TrimSuffix(m.Name, "."+m.Tags["dc"])):
+				seen.down = append(seen.down, m.Name)
 			}
 		}
 	}
-	if servers < len(c.servers) {
-		down = append(down, left...)
+	if seen.servers < len(c.servers) {
+		seen.down = append(seen.down, left...)
 	}
-	slices.Sort(down)
-	return down, alive, nil
+	slices.Sort(seen.down)
+	return seen, nil
 }
 
 // missing says which members are down.
@@ -229,8 +238,8 @@ func (c *cluster) silent(ctx context.Context, s server, doing string, failed err
 	if status != http.StatusInternalServerError || !strings.Contains(text, "nodes reported") || strings.Contains(text, textPlain) {
 		return gossipError(s, doing, failed)
 	}
-	if down, _, err := c.members(ctx, s); err == nil && len(down) > 0 {
-		return missing(s, down)
+	if seen, err := c.members(ctx, s); err == nil && len(seen.down) > 0 {
+		return missing(s, seen.down)
 	}
 	return rotation.Errorf(rotation.Unknown, "who it is, Consul says once it holds it for failed: consul members; then run it again",
 		"consul: %s: %s: %w", s.url, doing, errSilent)

@@ -188,6 +188,24 @@ func TestGossipMembers(t *testing.T) {
 	if left := g.keys(); len(left) != 1 || left[0] != string(m["key"].Reveal()) {
 		t.Errorf("%d keys are left, want the new one alone", len(left))
 	}
+	// One that takes part in the LAN pool alone, as each does for a moment after its start.
+	g.dc.Kill(2)
+	g.must(g.dc.LeaveWAN(2))
+	g.must(g.dc.Start(2))
+	g.dc.Await(t, 2)
+	g.must(g.dc.Call(ctx, "PUT", "/v1/agent/force-leave/server3.dc1?wan=1", nil, nil))
+	for end := time.Now().Add(time.Minute); ; time.Sleep(200 * time.Millisecond) {
+		_, err := b.Observe(ctx, v)
+		if rotation.ClassOf(err) != rotation.Unknown {
+			t.Fatalf("a server is not in the WAN pool: %v", err)
+		}
+		if strings.Contains(err.Error(), "of 3 servers 2 are in the WAN pool") && strings.Contains(rotation.HintOf(err), "consul members -wan") {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("that a server is not in the WAN pool is not said: %v", err)
+		}
+	}
 	for i := range 3 {
 		g.clean(g.dc.LogFile(i), string(m["key"].Reveal()), g.dc.GossipKey(), g.admin)
 	}
