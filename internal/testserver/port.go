@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"strconv"
+	"sync"
 	"syscall"
 	"testing"
 )
@@ -17,16 +18,31 @@ const (
 	portCount  = 16000
 )
 
-// freePort returns a port that is free on every given host just now.
+// freePort returns a port that is free on every given host just now, and that no test gets
+// again while this process lives: a server may be stopped for a while.
 // The network is "tcp" or "udp".
 func freePort(network string, hosts ...string) (int, error) {
 	for range 200 {
 		port := lowestPort + rand.IntN(portCount)
-		if free(network, port, hosts) {
+		if free(network, port, hosts) && claimed(port) {
 			return port, nil
 		}
 	}
 	return 0, fmt.Errorf("finding a free %s port on %q: none of 200 tried", network, hosts)
+}
+
+// claims keeps the sockets of [claimed] from the garbage collector.
+var claims sync.Map
+
+// claimed takes a port for this process, for as long as it lives, unless it is taken: the
+// sign that tests of every package see is a socket of that name, which is no file.
+func claimed(port int) bool {
+	l, err := net.Listen("unix", fmt.Sprintf("@keyturn-test-port-%d", port))
+	if err != nil {
+		return false
+	}
+	claims.Store(port, l)
+	return true
 }
 
 // free reports whether nothing listens on the port of any of the hosts.

@@ -234,6 +234,7 @@ func (p *Postgres) writeConf() error {
 		"ssl_min_protocol_version":   "TLSv1.3",
 		"fsync":                      "off", // the data lives as long as one test
 		"full_page_writes":           "off",
+		"autovacuum":                 "off", // a worker every moment, where there are hundreds of databases
 		"max_connections":            "200",
 		"shared_buffers":             "32MB",
 		"wal_level":                  "replica",
