@@ -41,7 +41,7 @@ func newAccountShop(t testing.TB, p *testserver.Pebble) *accountShop {
 	dir := t.TempDir()
 	a := &accountShop{pebble: p, keys: map[string]crypto.Signer{}, shop: &shop{t: t, name: fmt.Sprintf("acme%d", serial.Add(1)),
 		root: filepath.Join(dir, "credentials"), config: filepath.Join(dir, "keyturn.yml"), journal: filepath.Join(dir, "state", "journal.jsonl")}}
-	a.env = append(os.Environ(), asProgram+"=1", "CI=")
+	a.env = append(os.Environ(), "CI=")
 	a.directory = "https://" + p.Between(t, func(w http.ResponseWriter, r *http.Request, pass http.Handler) {
 		if handle := a.handle.Load(); handle != nil {
 			(*handle)(w, r, pass)

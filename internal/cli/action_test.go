@@ -101,9 +101,9 @@ func TestActionMistakes(t *testing.T) {
 	for name, env := range cases {
 		t.Run(name, func(t *testing.T) {
 			files := t.TempDir()
-			cmd := exec.Command(os.Args[0], "action")
+			cmd := exec.Command(program(t), "action")
 			cmd.Dir = dir
-			cmd.Env = append([]string{asProgram + "=1", "GITHUB_ACTIONS=true", "KEYTURN_PG_PASSWORD=" + adminPassword,
+			cmd.Env = append([]string{"GITHUB_ACTIONS=true", "KEYTURN_PG_PASSWORD=" + adminPassword,
 				"GITHUB_OUTPUT=" + files + "/output", "GITHUB_STEP_SUMMARY=" + files + "/summary"}, env...)
 			out, err := cmd.CombinedOutput()
 			if err == nil {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/keyturn/keyturn/internal/cli/undertest/hooks"
 	"github.com/keyturn/keyturn/internal/testserver/githubfake"
 )
 
@@ -35,7 +36,7 @@ credentials:
     overlap: 1s
 `, s.journal, app.ID, gh.FullName(), place, s.name, s.pg.Addr(), s.pg.CAFile())
 	s.must(os.WriteFile(s.config, []byte(text), 0o600))
-	s.env = append(s.env, "GITHUB_API_URL="+gh.URL, "KEYTURN_APP_KEY="+string(app.Key().Reveal()), atOnce+"=1")
+	s.env = append(s.env, "GITHUB_API_URL="+gh.URL, "KEYTURN_APP_KEY="+string(app.Key().Reveal()), hooks.AtOnce+"=1")
 	s.secrets = append(s.secrets, "ghs_", "eyJhbGciOi")
 	return gh
 }

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/keyturn/keyturn/internal/cli/undertest/hooks"
 	"github.com/keyturn/keyturn/internal/testserver"
 )
 
@@ -110,7 +111,7 @@ func TestNoValueLeaks(t *testing.T) {
 	run(nil, "validate", s.name) // fails, and rolls back
 	s.sql("postgres", "alter role "+s.name+"_a set role = "+s.name)
 	for _, point := range []string{"after effect: prepare draft", "after effect: prepare put", "before effect: prepare arm", "after effect: prepare arm"} {
-		run([]string{panicAt + "=" + point}, "prepare", s.name)
+		run([]string{hooks.PanicAt + "=" + point}, "prepare", s.name)
 		last := said[len(said)-1]
 		if !strings.Contains(last, "panic: at "+point) {
 			t.Errorf("there was no panic at %q:\n%s", point, last)

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/keyturn/keyturn/internal/cli/undertest/hooks"
 	"github.com/keyturn/keyturn/internal/testserver"
 )
 
@@ -82,7 +83,7 @@ func TestCertificateFaults(t *testing.T) {
 		t.Errorf("the authority wants the certificate renewed, and it is not due:\n%s", out)
 	}
 	c.must(c.pebble.Suggest(t.Context(), pair, now.Add(20*time.Hour), now.Add(21*time.Hour)))
-	if r := c.runWith([]string{clockAhead + "=17h"}, "plan", "--due"); r.code != 0 || !strings.Contains(r.stdout, c.name+" ") {
+	if r := c.runWith([]string{hooks.ClockAhead + "=17h"}, "plan", "--due"); r.code != 0 || !strings.Contains(r.stdout, c.name+" ") {
 		t.Errorf("after two thirds of its life a certificate is not due: exit %d\n%s%s", r.code, r.stdout, r.stderr)
 	}
 

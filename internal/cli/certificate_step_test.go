@@ -19,7 +19,7 @@ func newStepCertificateShop(t testing.TB, ca *testserver.StepCA) *certificateSho
 	key, err := ca.ProvisionerKey()
 	c.must(err)
 	c.secret(string(key))
-	c.env = append(os.Environ(), asProgram+"=1", "KEYTURN_STEP_KEY="+string(key), "CI=")
+	c.env = append(os.Environ(), "KEYTURN_STEP_KEY="+string(key), "CI=")
 	c.byHand(certificate.Settings{StepCA: &certificate.StepCA{URL: ca.URL(), Provisioner: "keyturn", Key: secret.Source{Env: "KEY"}, CA: "ca"}},
 		remote.Options{CA: ca.Roots(), Getenv: func(string) string { return string(key) }},
 		fmt.Sprintf(`step-ca: {url: "%s", provisioner: keyturn, key: {from-env: KEYTURN_STEP_KEY}, ttl: 6h, ca: %s}`, ca.URL(), ca.RootsFile()))

@@ -57,7 +57,7 @@ func newCertificateShop(t testing.TB, p *testserver.Pebble) *certificateShop {
 	account, err := p.AccountKey()
 	c.must(err)
 	c.secret(account)
-	c.env = append(os.Environ(), asProgram+"=1", "KEYTURN_ACME_KEY="+account, "CI=")
+	c.env = append(os.Environ(), "KEYTURN_ACME_KEY="+account, "CI=")
 	c.byHand(certificate.Settings{ACME: &certificate.ACME{Directory: p.Directory(), AgreeTerms: true, CA: "ca", Account: secret.Source{Env: "KEY"}, HTTP01: &certificate.HTTP01{Directory: p.Challenges()}}},
 		remote.Options{CA: p.CA(), Getenv: func(string) string { return account }},
 		fmt.Sprintf(`acme: {directory: "%s", ca: %s, account: {from-env: KEYTURN_ACME_KEY}, http-01: {directory: %s}}`, p.Directory(), p.CAFile(), p.Challenges()))

@@ -32,7 +32,7 @@ func newVaultCertificateShop(t testing.TB, server *testserver.Vault, tell string
 	policy, _, _ = strings.Cut(policy, "```")
 	token := server.Admin(t, mount, strings.NewReplacer(`"pki/`, `"`+mount+"/", "/orders", "/"+mount).Replace(policy))
 	c.secrets = append(c.secrets, token)
-	c.env = append(os.Environ(), asProgram+"=1", "KEYTURN_VAULT_TOKEN="+token, "CI=")
+	c.env = append(os.Environ(), "KEYTURN_VAULT_TOKEN="+token, "CI=")
 	c.byHand(certificate.Settings{Vault: &certificate.Vault{Servers: server.URLs(), CA: "ca", Token: secret.Source{Env: "TOKEN"}, Mount: mount, Role: mount}},
 		remote.Options{CA: server.CA(), Dial: server.Dial(), Getenv: func(string) string { return token }},
 		fmt.Sprintf(`vault: {servers: ["%s"], ca: %s, token: {from-env: KEYTURN_VAULT_TOKEN}, mount: %s, role: %s, ttl: 6h}`, strings.Join(server.URLs(), `", "`), server.CAFile(), mount, mount))

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/keyturn/keyturn/internal/cli/undertest/hooks"
 	"github.com/keyturn/keyturn/internal/testserver"
 )
 
@@ -41,7 +42,7 @@ credentials:
     minimum-age: 0s
     overlap: 1s
 `, s.journal, dir, strings.Join(s.manager.Probe(), `", "`), s.manager.URL())), 0o600))
-	s.env = append(os.Environ(), asProgram+"=1", "CI=", "KUBE_TOKEN="+s.manager.Token)
+	s.env = append(os.Environ(), "CI=", "KUBE_TOKEN="+s.manager.Token)
 	s.secrets = []string{s.manager.Token}
 	return s
 }
@@ -155,7 +156,7 @@ func TestCertManagerCrash(t *testing.T) {
 		s := newManagedShop(t)
 		s.ok("adopt", s.name)
 		stop := s.load()
-		r := s.runWith([]string{fmt.Sprintf("%s=%d", crashAt, at)}, "rotate", "--wait", s.name)
+		r := s.runWith([]string{fmt.Sprintf("%s=%d", hooks.CrashAt, at)}, "rotate", "--wait", s.name)
 		if want := map[bool]int{true: 0, false: -1}[at == 0]; r.code != want {
 			t.Fatalf("exit %d, want %d\n%s%s", r.code, want, r.stdout, r.stderr)
 		}

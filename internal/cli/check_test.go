@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/docker/docker/api/types/swarm"
+
+	"github.com/keyturn/keyturn/internal/cli/undertest/hooks"
 )
 
 // problems runs keyturn check, and returns what it finds, as "check: text".
@@ -82,7 +84,7 @@ func TestCheck(t *testing.T) {
 	s.sql("postgres", fmt.Sprintf("alter role %s set work_mem = '1MB'", current))
 	s.finds("the halves are not alike", "may not do the same")
 	s.sql("postgres", fmt.Sprintf("alter role %s reset work_mem", current))
-	s.env = append(s.env, clockAhead+"=50h")
+	s.env = append(s.env, hooks.ClockAhead+"=50h")
 	s.finds("the overlap and the grace are over", "still valid")
 }
 

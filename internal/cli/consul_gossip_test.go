@@ -30,7 +30,7 @@ func newGossipShop(t *testing.T, dc *testserver.Consul, key string) *gossipShop 
 	admin := dc.Put(t, "/v1/acl/token", map[string]any{"Description": "keyturn", "Policies": dc.Policy(t, name+"-admin", `keyring = "write" node_prefix "" { policy = "read" }`)})
 	dc.Known(t, admin.SecretID)
 	g.secrets = []string{admin.SecretID, key}
-	g.env = append(os.Environ(), asProgram+"=1", "KEYTURN_CONSUL_TOKEN="+admin.SecretID, "CI=")
+	g.env = append(os.Environ(), "KEYTURN_CONSUL_TOKEN="+admin.SecretID, "CI=")
 	home := filepath.Join(g.root, g.name, "initial")
 	g.must(os.MkdirAll(home, 0o755))
 	g.must(os.WriteFile(filepath.Join(home, "key"), []byte(key+"\n"), 0o400))

@@ -34,7 +34,7 @@ func newConsulShop(t testing.TB, dc *testserver.Consul) *consulShop {
 	dc.Known(t, admin.SecretID)
 	dc.Known(t, k.old.SecretID)
 	k.secrets = []string{admin.SecretID, k.old.SecretID}
-	k.env = append(os.Environ(), asProgram+"=1", "KEYTURN_CONSUL_TOKEN="+admin.SecretID, "CI=")
+	k.env = append(os.Environ(), "KEYTURN_CONSUL_TOKEN="+admin.SecretID, "CI=")
 	k.section = fmt.Sprintf(`consul: {servers: ["%s"], ca: %s, token: {from-env: KEYTURN_CONSUL_TOKEN}, adopt: %s}`,
 		strings.Join(dc.URLs(), `", "`), dc.CAFile(), k.old.AccessorID)
 	return k

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/keyturn/keyturn/internal/cli/undertest/hooks"
 )
 
 // TestCrashMatrixDirectory kills keyturn with -9 before and after every record
@@ -21,7 +23,7 @@ func TestCrashMatrixDirectory(t *testing.T) {
 	pg := servers.postgres.Get(t)
 	whole := newShop(t, pg)
 	whole.ok("adopt", whole.name)
-	r := whole.runWith([]string{crashAt + "=0"}, "rotate", "--wait", whole.name)
+	r := whole.runWith([]string{hooks.CrashAt + "=0"}, "rotate", "--wait", whole.name)
 	if r.code != 0 {
 		t.Fatalf("the rotation that is not killed fails: exit %d\n%s%s", r.code, r.stdout, r.stderr)
 	}
@@ -44,7 +46,7 @@ func crashed(t *testing.T, at int) {
 	s := newShop(t, servers.postgres.Get(t))
 	s.ok("adopt", s.name)
 	l := s.startLoad()
-	r := s.runWith([]string{fmt.Sprintf("%s=%d", crashAt, at)}, "rotate", "--wait", s.name)
+	r := s.runWith([]string{fmt.Sprintf("%s=%d", hooks.CrashAt, at)}, "rotate", "--wait", s.name)
 	if r.code != -1 {
 		t.Fatalf("keyturn was not killed: exit %d\n%s%s", r.code, r.stdout, r.stderr)
 	}
@@ -97,7 +99,7 @@ func (s *shop) killedAt(at int, stop func() (tried int, failures []string)) resu
 // rotatedFrom rotates, is killed at a point (0: nowhere), and goes on until the rotation is closed.
 func (s *shop) rotatedFrom(at int) result {
 	s.t.Helper()
-	r := s.runWith([]string{fmt.Sprintf("%s=%d", crashAt, at)}, "rotate", "--wait", s.name)
+	r := s.runWith([]string{fmt.Sprintf("%s=%d", hooks.CrashAt, at)}, "rotate", "--wait", s.name)
 	if want := map[bool]int{true: 0, false: -1}[at == 0]; r.code != want {
 		s.t.Fatalf("exit %d, want %d\n%s%s", r.code, want, r.stdout, r.stderr)
 	}

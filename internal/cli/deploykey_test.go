@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
+	"github.com/keyturn/keyturn/internal/cli/undertest/hooks"
 	"github.com/keyturn/keyturn/internal/testserver"
 	"github.com/keyturn/keyturn/internal/testserver/githubfake"
 	"github.com/keyturn/keyturn/internal/testserver/gitssh"
@@ -50,7 +51,7 @@ credentials:
     overlap: 1s
 `, m.journal, m.root, m.app.ID, m.gh.FullName(), m.sshd.URL(bare), hosts)
 	m.must(os.WriteFile(m.config, []byte(withLines(text, more)), 0o600))
-	m.env = append(os.Environ(), asProgram+"=1", "CI=", "GITHUB_API_URL="+m.gh.URL, "KEYTURN_APP_KEY="+string(m.app.Key().Reveal()), atOnce+"=1")
+	m.env = append(os.Environ(), "CI=", "GITHUB_API_URL="+m.gh.URL, "KEYTURN_APP_KEY="+string(m.app.Key().Reveal()), hooks.AtOnce+"=1")
 	m.secrets = []string{"ghs_", "eyJhbGciOi", strings.Split(string(m.app.Key().Reveal()), "\n")[3]}
 	return m
 }

@@ -241,7 +241,7 @@ type workflow struct {
 func (s *shop) play(w workflow) []string {
 	s.t.Helper()
 	bin := s.t.TempDir()
-	script := fmt.Sprintf("#!/bin/sh\nexec %q --config %q \"$@\"\n", os.Args[0], s.config)
+	script := fmt.Sprintf("#!/bin/sh\nexec %q --config %q \"$@\"\n", program(s.t), s.config)
 	s.must(os.WriteFile(filepath.Join(bin, "keyturn"), []byte(script), 0o755))
 	outputs := map[string]string{}
 	var ran []string

@@ -5,12 +5,14 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/keyturn/keyturn/internal/cli/undertest/hooks"
 )
 
 // killed runs keyturn and kills it at a point.
 func (s *shop) killed(point string, args ...string) {
 	s.t.Helper()
-	if r := s.runWith([]string{dieAtPoint + "=" + point}, args...); r.code != -1 {
+	if r := s.runWith([]string{hooks.DieAt + "=" + point}, args...); r.code != -1 {
 		s.t.Fatalf("keyturn %v was not killed at %q: exit %d\n%s%s", args, point, r.code, r.stdout, r.stderr)
 	}
 }

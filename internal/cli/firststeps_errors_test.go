@@ -14,6 +14,7 @@ import (
 	"github.com/docker/docker/api/types/swarm"
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/keyturn/keyturn/internal/cli/undertest/hooks"
 	"github.com/keyturn/keyturn/internal/testserver"
 )
 
@@ -86,7 +87,7 @@ func doctorStumbles() []stumble {
 		{name: "another way to the database", command: doctor + " --strict", code: 6, bend: inFile(theConfig, "probe: [postgres://127.0.0.1:", "probe: [postgres://localhost:")},
 		{name: "no engine for doctor", command: doctor, code: 6, bend: inFile(theConfig, "docker.sock", "nowhere.sock")},
 		{name: "no password", command: "KEYTURN_PG_PASSWORD= " + doctor, code: 6},
-		{name: "clocks that differ", command: clockAhead + "=2m " + doctor + " --strict", code: 6},
+		{name: "clocks that differ", command: hooks.ClockAhead + "=2m " + doctor + " --strict", code: 6},
 		{name: "no authority", command: doctor, code: 6, bend: inFile(theConfig, "deploy/db-ca.pem", "deploy/no-ca.pem")},
 		{name: "the journal in a checkout", command: doctor, code: 6, bend: func(w *workspace) {
 			w.must(os.Mkdir(filepath.Join(w.dir, ".git"), 0o755))

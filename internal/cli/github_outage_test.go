@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/keyturn/keyturn/internal/cli/undertest/hooks"
 	"github.com/keyturn/keyturn/internal/testserver/githubfake"
 )
 
@@ -45,7 +46,7 @@ func TestGitHubOutage(t *testing.T) {
 	}
 	back()
 	f.nextRun()
-	f.env = append(f.env, clockAhead+"=20m")
+	f.env = append(f.env, hooks.ClockAhead+"=20m")
 	f.goOn()
 	if found := f.audit(); len(found) != 0 {
 		t.Errorf("the audit finds %v", found)
@@ -79,7 +80,7 @@ func TestGitHubCrash(t *testing.T) {
 			for _, point := range row {
 				f.nextRun()
 				if strings.Contains(point, "#") {
-					f.runWith([]string{dieAtPoint + "=" + point}, "rotate", "--wait", f.name)
+					f.runWith([]string{hooks.DieAt + "=" + point}, "rotate", "--wait", f.name)
 					f.goOn()
 					continue
 				}

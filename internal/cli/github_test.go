@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/keyturn/keyturn/internal/cli/undertest/hooks"
 	"github.com/keyturn/keyturn/internal/testserver/githubfake"
 )
 
@@ -38,7 +39,7 @@ func (k *stack) onGitHub() *forge {
 		gh.FullName(), f.app.ID), 1)
 	k.must(os.WriteFile(k.config, []byte(text), 0o600))
 	k.env = append(k.env, "GITHUB_API_URL="+gh.URL, "GITHUB_SERVER_URL=https://github.example", "KEYTURN_APP_KEY="+string(f.app.Key().Reveal()),
-		"GITHUB_REPOSITORY="+gh.FullName(), "GITHUB_SHA="+gh.Head("main"), "GITHUB_ACTOR=alice", atOnce+"=1")
+		"GITHUB_REPOSITORY="+gh.FullName(), "GITHUB_SHA="+gh.Head("main"), "GITHUB_ACTOR=alice", hooks.AtOnce+"=1")
 	// No token and no piece of the key may be seen anywhere.
 	f.secrets = append(f.secrets, "ghs_", "eyJhbGciOi", strings.Split(string(f.app.Key().Reveal()), "\n")[3])
 	f.nextRun()

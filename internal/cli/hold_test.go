@@ -4,42 +4,15 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"io"
 	"os"
 	"os/exec"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/keyturn/keyturn/internal/cli/undertest/hooks"
 )
-
-// holdAt makes the program say on file descriptor 3 that it has come to a
-// point, and wait there until file descriptor 4 ends.
-const holdAt = "KEYTURN_TEST_HOLD_AT"
-
-// panicAt makes the program panic at a point.
-const panicAt = "KEYTURN_TEST_PANIC_AT"
-
-// heldHook returns the hook that those variables ask for, or nil.
-func heldHook() func(string) {
-	hold, fall := os.Getenv(holdAt), os.Getenv(panicAt)
-	if hold == "" && fall == "" {
-		return nil
-	}
-	var once sync.Once
-	return func(at string) {
-		if at == fall {
-			panic("at " + at)
-		}
-		if at == hold {
-			once.Do(func() {
-				_, _ = os.NewFile(3, "said").WriteString(at + "\n")
-				_, _ = io.Copy(io.Discard, os.NewFile(4, "go on"))
-			})
-		}
-	}
-}
 
 // A running keyturn is one that was started and not waited for.
 type running struct {
@@ -66,7 +39,7 @@ func (s *shop) start(point string, args ...string) *running {
 	r.said, r.gate = said, gate
 	r.cmd.ExtraFiles = []*os.File{saidEnd, gateEnd}
 	if point != "" {
-		r.cmd.Env = append(r.cmd.Env, holdAt+"="+point)
+		r.cmd.Env = append(r.cmd.Env, hooks.HoldAt+"="+point)
 	}
 	s.must(r.cmd.Start())
 	saidEnd.Close()

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/keyturn/keyturn/internal/cli/undertest/hooks"
 	"github.com/keyturn/keyturn/internal/testserver/githubfake"
 )
 
@@ -41,7 +42,7 @@ credentials:
     services:
       courier: {path: {/run/secrets/github_token: token}}
 `, c.journal, c.root, app.ID, c.gh.FullName())), 0o600))
-	c.env = append(os.Environ(), asProgram+"=1", "CI=", "GITHUB_API_URL="+c.gh.URL, "KEYTURN_APP_KEY="+string(app.Key().Reveal()), atOnce+"=1")
+	c.env = append(os.Environ(), "CI=", "GITHUB_API_URL="+c.gh.URL, "KEYTURN_APP_KEY="+string(app.Key().Reveal()), hooks.AtOnce+"=1")
 	c.secrets = []string{"ghs_", "eyJhbGciOi", strings.Split(string(app.Key().Reveal()), "\n")[3]}
 	return c
 }
@@ -49,7 +50,7 @@ credentials:
 // at moves both clocks to so long after the test's beginning.
 func (c *courier) at(ahead time.Duration) {
 	c.ahead.Store(int64(ahead))
-	c.env = append(c.env, clockAhead+"="+ahead.String())
+	c.env = append(c.env, hooks.ClockAhead+"="+ahead.String())
 }
 
 func (c *courier) token() string {

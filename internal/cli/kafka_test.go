@@ -45,7 +45,7 @@ func newKafkaShop(t testing.TB, k *testserver.Kafka) *kafkaShop {
 	k.Quota(t, name, "", "producer_byte_rate", 1e9)
 	c.rules = k.Rules(t, name)
 	c.secrets = []string{admin, c.old}
-	c.env = append(os.Environ(), asProgram+"=1", "KEYTURN_KAFKA_PASSWORD="+admin, "CI=")
+	c.env = append(os.Environ(), "KEYTURN_KAFKA_PASSWORD="+admin, "CI=")
 	c.section = fmt.Sprintf(`kafka: {brokers: ["%[2]s"], ca: %[3]s, admin: %[1]s-keyturn, admin-password: {from-env: KEYTURN_KAFKA_PASSWORD}, principals: [%[1]s-a, %[1]s-b, %[1]s-c], adopt: %[1]s, topics: [%[1]s]}`,
 		name, strings.Join(k.Addresses(), `", "`), k.CAFile())
 	return c

@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/keyturn/keyturn/internal/cli/undertest/hooks"
 )
 
 // tree is everything below a directory: names, modes, times, contents.
@@ -208,10 +210,10 @@ func TestProbesNeedAnImage(t *testing.T) {
 	}
 	for version, code := range map[string]int{"v1.2.3": 3, "v1.2.3-rc.1": 3, // no engine answers
 		"v1.2.3-4-gabcdef0": 2, "v1.2.3-dirty": 2, "v1.2.3+dirty": 2, "v0.0.0-20260101000000-abcdefabcdef": 2, "devel 0123456789ab": 2} {
-		if r := s.runWith([]string{asVersion + "=" + version}, "plan"); r.code != code {
+		if r := s.runWith([]string{hooks.Version + "=" + version}, "plan"); r.code != code {
 			t.Errorf("a build of version %q: exit %d, want %d\n%s", version, r.code, code, r.stderr)
 		}
-		if r := s.runWith([]string{asVersion + "=" + version}, "version"); !strings.Contains(r.stdout, "keyturn "+version+" (") {
+		if r := s.runWith([]string{hooks.Version + "=" + version}, "version"); !strings.Contains(r.stdout, "keyturn "+version+" (") {
 			t.Errorf("a build of version %q says: %s", version, r.stdout)
 		}
 	}

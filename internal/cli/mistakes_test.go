@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/keyturn/keyturn/internal/cli/undertest/hooks"
 	"github.com/keyturn/keyturn/internal/testserver"
 )
 
@@ -245,7 +246,7 @@ func adoptedMistakes() []mistake {
 		{name: "plan says what is in the way", args: "plan shop", code: 3, noHint: true,
 			do:   func(s *shop) { s.must(os.Mkdir(filepath.Join(s.root, s.name, "v2"), 0o755)) },
 			undo: func(s *shop) { s.must(os.Remove(filepath.Join(s.root, s.name, "v2"))) }},
-		{name: "clocks that differ", args: "prepare shop", code: 3, env: []string{clockAhead + "=-1h"}},
+		{name: "clocks that differ", args: "prepare shop", code: 3, env: []string{hooks.ClockAhead + "=-1h"}},
 	}
 }
 

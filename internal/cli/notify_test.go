@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/keyturn/keyturn/internal/cli/undertest/hooks"
 	"github.com/keyturn/keyturn/internal/testserver/githubfake"
 )
 
@@ -83,20 +84,20 @@ func TestNotify(t *testing.T) {
 	hears("failed", "[error] keyturn: cleanup of "+s.name+" failed", "127.0.0.1:1")
 	fails()
 	hears("failed again")
-	s.env = append(s.env, clockAhead+"=7h")
+	s.env = append(s.env, hooks.ClockAhead+"=7h")
 	fails()
 	hears("failed hours later", "[error]")
 	s.must(os.WriteFile(s.config, []byte(text), 0o600))
 	s.ok("cleanup", "--force", "a test", s.name)
 	e.since()
-	s.env = append(s.env, clockAhead+"=4800h")
+	s.env = append(s.env, hooks.ClockAhead+"=4800h")
 	s.run("prepare", "--due") // the database does not believe in that clock
 	hears("overdue", "[warning] keyturn: "+s.name+" is overdue")
 	s.run("prepare", "--due")
 	if got := e.since(); strings.Contains(got, "overdue") {
 		t.Errorf("overdue still: heard %q", got)
 	}
-	s.env = append(s.env, clockAhead+"=0s")
+	s.env = append(s.env, hooks.ClockAhead+"=0s")
 	e.mu.Lock()
 	e.deaf = time.Minute
 	e.mu.Unlock()

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/keyturn/keyturn/internal/cli/undertest/hooks"
 	"github.com/keyturn/keyturn/internal/testserver/githubfake"
 )
 
@@ -36,7 +37,7 @@ reminders:
   smtp: {kind: other, made: %[5]s, every: 365d, note: https://wiki.acme.io/smtp}
 `, s.journal, dir, gh.FullName(), app.ID, key, token)), 0o600))
 	}
-	s.env = append(os.Environ(), asProgram+"=1", "CI=", "GITHUB_API_URL="+gh.URL, "KEYTURN_APP_KEY="+string(app.Key().Reveal()), atOnce+"=1")
+	s.env = append(os.Environ(), "CI=", "GITHUB_API_URL="+gh.URL, "KEYTURN_APP_KEY="+string(app.Key().Reveal()), hooks.AtOnce+"=1")
 	s.secrets = []string{"ghs_", "eyJhbGciOi", strings.Split(string(app.Key().Reveal()), "\n")[3]}
 
 	write(daysAgo(100), daysAgo(10))

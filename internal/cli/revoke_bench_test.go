@@ -33,7 +33,7 @@ func newFleet(b *testing.B) *fleet {
 	pg, engine, dir := servers.postgres.Get(b), stackEngine(b), b.TempDir()
 	f := &fleet{stack: &stack{shop: &shop{t: b, pg: pg, name: fmt.Sprintf("fleet%d", serial.Add(1)), config: filepath.Join(dir, "keyturn.yml"),
 		journal: filepath.Join(dir, "state", "journal.jsonl")}, engine: engine, client: engine.Client(), load: filepath.Join(dir, "load")}}
-	f.env = append(os.Environ(), asProgram+"=1", "KEYTURN_PG_PASSWORD="+adminPassword, "CI=")
+	f.env = append(os.Environ(), "KEYTURN_PG_PASSWORD="+adminPassword, "CI=")
 	f.must(os.Mkdir(f.load, 0o777))
 	text := fmt.Sprintf("version: 1\njournal: file:%s\nswarm: {host: %q, image: %q}\ncredentials:\n", f.journal, engine.Host(), probeImage)
 	for i := range fleetServices {

@@ -10,11 +10,13 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/keyturn/keyturn/internal/cli/undertest/hooks"
 )
 
 // ahead moves the clock of the runs that follow.
 func (s *shop) ahead(d time.Duration) {
-	s.env = append(s.env, clockAhead+"="+d.String())
+	s.env = append(s.env, hooks.ClockAhead+"="+d.String())
 }
 
 // TestRollback goes back in the overlap, at different moments, under load.
@@ -58,7 +60,7 @@ func TestRollback(t *testing.T) {
 			}
 			s.recorded("the release is broken")
 			s.env = s.env[:len(s.env):len(s.env)]
-			s.env = append(s.env, clockAhead+"=0s")
+			s.env = append(s.env, hooks.ClockAhead+"=0s")
 			s.write("overlap: 1s")
 			s.ok("rotate", "--wait", s.name)
 			l.stop(t)
@@ -296,7 +298,7 @@ func TestApprovalAWeekLate(t *testing.T) {
 				t.Errorf("current leads to %q, want %q", got, "initial")
 			}
 			s.nothingLeft(2, s.name+"_a")
-			s.env = append(s.env, clockAhead+"=0s")
+			s.env = append(s.env, hooks.ClockAhead+"=0s")
 			s.ok("rotate", "--wait", s.name)
 			l.stop(t)
 			s.finished(3)

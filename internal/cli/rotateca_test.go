@@ -31,7 +31,7 @@ func newCAShop(t *testing.T) *caShop {
 	t.Helper()
 	dir := t.TempDir()
 	c := &caShop{shop: &shop{t: t, name: "orders-ca", root: filepath.Join(dir, "credentials"), config: filepath.Join(dir, "keyturn.yml"), journal: filepath.Join(dir, "state", "journal.jsonl")}}
-	c.env = append(os.Environ(), asProgram+"=1", "CI=")
+	c.env = append(os.Environ(), "CI=")
 	for name, a := range map[string]**testserver.Authority{"old": &c.old, "next": &c.next} {
 		made, err := testserver.NewAuthority()
 		c.must(err)

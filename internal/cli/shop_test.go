@@ -53,7 +53,7 @@ func newShop(t *testing.T, pg *testserver.Postgres, more ...string) *shop {
 	dir := t.TempDir()
 	s := &shop{t: t, pg: pg, name: fmt.Sprintf("shop%d", serial.Add(1)), root: filepath.Join(dir, "credentials"),
 		config: filepath.Join(dir, "keyturn.yml"), journal: filepath.Join(dir, "state", "journal.jsonl")}
-	s.env = append(os.Environ(), asProgram+"=1", "KEYTURN_PG_PASSWORD="+adminPassword, "CI=")
+	s.env = append(os.Environ(), "KEYTURN_PG_PASSWORD="+adminPassword, "CI=")
 	s.database()
 	s.sql("postgres",
 		fmt.Sprintf("create role %s login password '%s'", s.name, firstPassword),
@@ -145,7 +145,7 @@ type result struct {
 
 // command returns keyturn as a process of its own, in a folder of its own.
 func (s *shop) command(ctx context.Context, args ...string) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, os.Args[0], append([]string{"--config", s.config}, args...)...)
+	cmd := exec.CommandContext(ctx, program(s.t), append([]string{"--config", s.config}, args...)...)
 	cmd.Env = s.env
 	cmd.Dir = s.t.TempDir()
 	return cmd

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/keyturn/keyturn/internal/cli/undertest/hooks"
 )
 
 // oneRole are the lines of a credential whose one login gets another password.
@@ -69,7 +71,7 @@ func TestCrashMatrixSingle(t *testing.T) {
 	t.Parallel()
 	whole := newShop(t, servers.postgres.Get(t), oneRole...)
 	whole.ok("adopt", whole.name)
-	r := whole.runWith([]string{crashAt + "=0"}, "rotate", "--wait", whole.name)
+	r := whole.runWith([]string{hooks.CrashAt + "=0"}, "rotate", "--wait", whole.name)
 	if r.code != 0 {
 		t.Fatalf("the rotation that is not killed fails: exit %d\n%s%s", r.code, r.stdout, r.stderr)
 	}
@@ -82,7 +84,7 @@ func TestCrashMatrixSingle(t *testing.T) {
 			t.Parallel()
 			s := newShop(t, servers.postgres.Get(t), oneRole...)
 			s.ok("adopt", s.name)
-			r := s.runWith([]string{fmt.Sprintf("%s=%d", crashAt, i+1)}, "rotate", "--wait", s.name)
+			r := s.runWith([]string{fmt.Sprintf("%s=%d", hooks.CrashAt, i+1)}, "rotate", "--wait", s.name)
 			if r.code != -1 {
 				t.Fatalf("keyturn was not killed: exit %d\n%s%s", r.code, r.stdout, r.stderr)
 			}

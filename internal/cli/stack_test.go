@@ -118,7 +118,7 @@ func newStackOn(t *testing.T, engine *testserver.Engine, pg *testserver.Postgres
 	name := fmt.Sprintf("stack%d", serial.Add(1))
 	k := &stack{shop: &shop{t: t, pg: pg, name: name, config: filepath.Join(dir, "keyturn.yml"), journal: filepath.Join(dir, "state", "journal.jsonl")},
 		engine: engine, client: engine.Client(), service: name + "_app", secret: name + "_db_password", load: filepath.Join(dir, "load")}
-	k.env = append(os.Environ(), asProgram+"=1", "KEYTURN_PG_PASSWORD="+adminPassword, "CI=")
+	k.env = append(os.Environ(), "KEYTURN_PG_PASSWORD="+adminPassword, "CI=")
 	k.must(os.Mkdir(k.load, 0o777))
 	k.sql("postgres", "create database "+name,
 		fmt.Sprintf("create role %s login password '%s'", name, firstPassword),

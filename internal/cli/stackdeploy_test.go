@@ -66,9 +66,9 @@ func newWorkspaceAt(t *testing.T, pg *testserver.Postgres, stanza string, at sit
 	ca, err := os.ReadFile(pg.CAFile())
 	w.must(err)
 	w.must(os.WriteFile(filepath.Join(dir, "deploy", "db-ca.pem"), ca, 0o644))
-	script := fmt.Sprintf("#!/bin/sh\nexec %s %q \"$@\"\n", strings.Join(at.runner, " "), os.Args[0])
+	script := fmt.Sprintf("#!/bin/sh\nexec %s %q \"$@\"\n", strings.Join(at.runner, " "), program(t))
 	w.must(os.WriteFile(filepath.Join(w.tools, "keyturn"), []byte(script), 0o755))
-	w.env = append(os.Environ(), asProgram+"=1", "CI=", "KEYTURN_PG_PASSWORD="+adminPassword, "DOCKER_HOST="+engine.Host(),
+	w.env = append(os.Environ(), "CI=", "KEYTURN_PG_PASSWORD="+adminPassword, "DOCKER_HOST="+engine.Host(),
 		"DOCKER_CONFIG="+w.tools, "PATH="+w.tools+":"+os.Getenv("PATH"))
 	w.sql("postgres", "create database "+name, fmt.Sprintf("create role %s login password '%s'", name, firstPassword))
 	w.sql(name, fmt.Sprintf("create schema authorization %[1]s; set role %[1]s; create table items (id int); reset role", name))

@@ -3,41 +3,12 @@ package cli_test
 import (
 	"fmt"
 	"os"
-	"strconv"
 	"strings"
-	"sync"
-	"syscall"
 	"testing"
 	"time"
+
+	"github.com/keyturn/keyturn/internal/cli/undertest/hooks"
 )
-
-// dieAtPoint makes the program kill itself at a point: its name, and after a #
-// how many times it must have been there. Every point is said on file
-// descriptor 3.
-const dieAtPoint = "KEYTURN_TEST_DIE_AT"
-
-func dieAtNamed(want string) func(string) {
-	name, count, _ := strings.Cut(want, "#")
-	nth, err := strconv.Atoi(count)
-	if err != nil {
-		nth = 1
-	}
-	points := os.NewFile(3, "points")
-	var mu sync.Mutex
-	seen := 0
-	return func(at string) {
-		mu.Lock()
-		defer mu.Unlock()
-		_, _ = points.WriteString(at + "\n") // read by the test; a closed pipe shows there
-		if at == name {
-			seen++
-		}
-		if at == name && seen == nth {
-			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
-			select {}
-		}
-	}
-}
 
 // crashKinds are the points at which one rotation is killed every time: after
 // each kind of effect, and amid those that are more than one request.
@@ -80,7 +51,7 @@ func (k *stack) dieIn(point string) {
 		if phase == "" {
 			phase = "prepare"
 		}
-		r := k.runWith([]string{dieAtPoint + "=" + point}, phase, k.name)
+		r := k.runWith([]string{hooks.DieAt + "=" + point}, phase, k.name)
 		if r.code == -1 {
 			return
 		}
@@ -125,7 +96,7 @@ func TestSwarmCrashMatrix(t *testing.T) {
 func (k *stack) crash(point string) bool {
 	k.t.Helper()
 	was, failed := k.status().Current, k.totals().Failed
-	r := k.runWith([]string{dieAtPoint + "=" + point}, "rotate", "--wait", k.name)
+	r := k.runWith([]string{hooks.DieAt + "=" + point}, "rotate", "--wait", k.name)
 	switch {
 	case r.code == 0 && (strings.Contains(point, "request: ") || !strings.HasSuffix(point, "#1")):
 		// A request that is repeated until the engine takes it, or what stands in
@@ -154,7 +125,7 @@ func (k *stack) crash(point string) bool {
 func everyPoint(t *testing.T, mounts string) [][]string {
 	k := newStack(t, servers.postgres.Get(t), []string{"mounts: " + mounts})
 	k.ok("adopt", k.name)
-	r := k.runWith([]string{dieAtPoint + "=none"}, "rotate", "--wait", k.name)
+	r := k.runWith([]string{hooks.DieAt + "=none"}, "rotate", "--wait", k.name)
 	if r.code != 0 || len(r.points) < 100 {
 		t.Fatalf("a rotation that is not killed: exit %d at %d points\n%s%s", r.code, len(r.points), r.stdout, r.stderr)
 	}
@@ -176,7 +147,7 @@ func TestSwarmCrashInUndo(t *testing.T) {
 	k.ok("adopt", k.name)
 	for _, point := range []string{"after request: POST /services/ID/update", "after undo: prepare arm"} {
 		k.ok("rotate", k.name)
-		r := k.runWith([]string{dieAtPoint + "=" + point}, "rollback", "--reason", "the test says so", k.name)
+		r := k.runWith([]string{hooks.DieAt + "=" + point}, "rollback", "--reason", "the test says so", k.name)
 		if r.code != -1 {
 			t.Fatalf("at %q keyturn was not killed: exit %d\n%s%s", point, r.code, r.stdout, r.stderr)
 		}

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/keyturn/keyturn/internal/cli/undertest/hooks"
 	"github.com/keyturn/keyturn/internal/journal"
 	"github.com/keyturn/keyturn/internal/testserver/githubfake"
 )
@@ -151,7 +152,7 @@ func (f *forge) tampers() {
 		{"the statuses of a phase are gone", func() { f.gh.DropStatuses("") }, []string{"mirror-missing"}},
 	} {
 		back := f.gh.Snapshot()
-		f.env = append(f.env, clockAhead+"=4h") // what is fresh may still be on its way to its mirrors
+		f.env = append(f.env, hooks.ClockAhead+"=4h") // what is fresh may still be on its way to its mirrors
 		c.do()
 		found := f.audit()
 		f.env = f.env[:len(f.env)-1]

@@ -19,7 +19,7 @@ func newBarrierShop(t *testing.T, server *testserver.Vault) *shop {
 	s := &shop{t: t, name: name, root: filepath.Join(dir, "credentials"), config: filepath.Join(dir, "keyturn.yml"), journal: filepath.Join(dir, "state", "journal.jsonl")}
 	admin := server.Admin(t, name, `path "sys/key-status" { capabilities = ["read"] } path "sys/rotate" { capabilities = ["update", "sudo"] }`)
 	s.secrets = []string{admin}
-	s.env = append(os.Environ(), asProgram+"=1", "KEYTURN_VAULT_TOKEN="+admin, "CI=")
+	s.env = append(os.Environ(), "KEYTURN_VAULT_TOKEN="+admin, "CI=")
 	s.must(os.WriteFile(s.config, []byte(fmt.Sprintf(`version: 1
 journal: file:%s
 directory: {path: %s}

@@ -41,7 +41,7 @@ func newVaultShop(t testing.TB, server *testserver.Vault) *vaultShop {
 	k.call(http.MethodGet, "/v1/auth/approle/role/"+name+"/role-id", nil, &role)
 	k.roleID, k.old = role.Data.RoleID, server.SecretID(t, name, nil)
 	k.secrets = []string{admin, k.old.Value}
-	k.env = append(os.Environ(), asProgram+"=1", "KEYTURN_VAULT_TOKEN="+admin, "CI=")
+	k.env = append(os.Environ(), "KEYTURN_VAULT_TOKEN="+admin, "CI=")
 	k.section = fmt.Sprintf(`vault: {servers: ["%s"], ca: %s, token: {from-env: KEYTURN_VAULT_TOKEN}, approle: {role: %s}}`,
 		strings.Join(server.URLs(), `", "`), server.CAFile(), name)
 	return k

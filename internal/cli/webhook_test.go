@@ -12,6 +12,7 @@ import (
 	"github.com/docker/docker/api/types/mount"
 	"github.com/docker/docker/api/types/swarm"
 
+	"github.com/keyturn/keyturn/internal/cli/undertest/hooks"
 	"github.com/keyturn/keyturn/internal/testserver"
 	"github.com/keyturn/keyturn/internal/testserver/githubfake"
 )
@@ -62,7 +63,7 @@ credentials:
     overlap: 1s
     rollout: {monitor: 1s, health-timeout: 60s, timeout: 240s}
 `, h.journal, engine.Host(), probeImage, app.ID, name, h.gh.FullName(), receives)), 0o600))
-	h.env = append(os.Environ(), asProgram+"=1", "CI=", "GITHUB_API_URL="+h.gh.URL, "KEYTURN_APP_KEY="+string(app.Key().Reveal()), atOnce+"=1")
+	h.env = append(os.Environ(), "CI=", "GITHUB_API_URL="+h.gh.URL, "KEYTURN_APP_KEY="+string(app.Key().Reveal()), hooks.AtOnce+"=1")
 	h.secrets = []string{"ghs_", "eyJhbGciOi", firstPassword}
 	one := uint64(1)
 	h.serve(swarm.ServiceSpec{

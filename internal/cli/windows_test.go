@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/keyturn/keyturn/internal/cli/undertest/hooks"
 )
 
 // TestWindow has a cutover wait for its window: a schedule comes back, and one who
@@ -31,7 +33,7 @@ func TestWindow(t *testing.T) {
 	if p := s.status(); p.Current != 1 || p.Pending != 2 {
 		t.Fatalf("status is %+v", p)
 	}
-	s.env = append(s.env, fmt.Sprintf("%s=%dm", clockAhead, int(time.Date(later.Year(), later.Month(), later.Day(), 12, 0, 0, 0, time.UTC).Sub(now).Minutes())))
+	s.env = append(s.env, fmt.Sprintf("%s=%dm", hooks.ClockAhead, int(time.Date(later.Year(), later.Month(), later.Day(), 12, 0, 0, 0, time.UTC).Sub(now).Minutes())))
 	s.ok("cutover", "--due")
 	if p := s.status(); p.Current != 2 {
 		t.Errorf("status is %+v", p)

@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/keyturn/keyturn/internal/cli/undertest/hooks"
 	"github.com/keyturn/keyturn/internal/testserver"
 	"github.com/keyturn/keyturn/internal/testserver/githubfake"
 )
@@ -35,7 +36,7 @@ credentials:
     postgres: {admin: "postgres://a@127.0.0.1:1/x", admin-password: {from-env: KEYTURN_PG_PASSWORD}, role: x}
     services: {api: {path: {/run/secrets/x: password}}}
 `, s.journal, dir, app.ID)), 0o600))
-	s.env = append(os.Environ(), asProgram+"=1", "CI=", "GITHUB_API_URL="+gh.URL, "KEYTURN_APP_KEY="+string(app.Key().Reveal()), atOnce+"=1")
+	s.env = append(os.Environ(), "CI=", "GITHUB_API_URL="+gh.URL, "KEYTURN_APP_KEY="+string(app.Key().Reveal()), hooks.AtOnce+"=1")
 	s.secrets = []string{"ghs_", "eyJhbGciOi", strings.Split(string(app.Key().Reveal()), "\n")[3]}
 	return s, gh
 }
@@ -96,7 +97,7 @@ func TestWithTokenCancelled(t *testing.T) {
 	t.Parallel()
 	s, gh := newLender(t)
 	mark := filepath.Join(t.TempDir(), "told")
-	cmd := exec.Command(os.Args[0], "with-token", "--config", s.config, "--repository", gh.FullName(), "--permission", "contents=read", "--",
+	cmd := exec.Command(program(t), "with-token", "--config", s.config, "--repository", gh.FullName(), "--permission", "contents=read", "--",
 		"sh", "-c", `trap 'echo told > "$2"; exit 0' TERM; echo ready; while :; do sleep 0.05; done`, "sh", "{}", mark)
 	cmd.Env = s.env
 	out, err := cmd.StdoutPipe()

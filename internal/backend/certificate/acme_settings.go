@@ -145,10 +145,10 @@ func (a ACME) check(names []string, fault faultFunc) {
 }
 
 // keyIDForm is what a key may be called: RFC 8555 wants ASCII.
-var keyIDForm = regexp.MustCompile(`^[!-~]{1,256}$`)
+var keyIDForm = regexp.MustCompile(`^[!-~]+$`)
 
 func (e ExternalAccount) check(fault faultFunc) {
-	if !keyIDForm.MatchString(e.ID) {
+	if !keyIDForm.MatchString(e.ID) || len(e.ID) > 256 {
 		fault("acme.external-account.id", "write what the authority calls the key (key ID, kid)", "this cannot be the name of a key")
 	}
 	if tip, problem := e.Key.Problem(); problem != "" {
@@ -156,14 +156,14 @@ func (e ExternalAccount) check(fault faultFunc) {
 	}
 }
 
-var variableForm = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]{0,127}$`)
+var variableForm = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 
 func checkHook(path string, argv, env []string, fault faultFunc) {
 	if len(argv) > 0 && !filepath.IsAbs(argv[0]) {
 		fault(path+".hook", "write the whole path of the program", "the program has no absolute path")
 	}
 	for i, name := range env {
-		if !variableForm.MatchString(name) {
+		if !variableForm.MatchString(name) || len(name) > 128 {
 			fault(fmt.Sprintf("%s.env.%d", path, i), "write the name of a variable, never what it holds", "this cannot be the name of a variable")
 		}
 	}

@@ -26,8 +26,10 @@ const hookTimeout = 2 * time.Minute
 // name: others may hold secrets.
 var inherited = []string{"PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ"}
 
-// tokenForm is what the token of a challenge looks like (RFC 8555, section 8.1).
-var tokenForm = regexp.MustCompile(`^[A-Za-z0-9_-]{1,256}$`)
+var tokenForm = regexp.MustCompile(`^[A-Za-z0-9_-]+$`)
+
+// isToken reports whether a text looks like the token of a challenge (RFC 8555, section 8.1).
+func isToken(text string) bool { return tokenForm.MatchString(text) && len(text) <= 256 }
 
 // kind returns which challenge is answered.
 func (a ACME) kind() string {
@@ -117,7 +119,7 @@ func (b acmeIssuer) present(ctx context.Context, c acme.Challenge) error {
 // withdraw takes the answer to a challenge back. What is not there is success.
 func (b acmeIssuer) withdraw(ctx context.Context, c acme.Challenge) error {
 	if h := b.settings.ACME.HTTP01; h != nil && h.Directory != "" {
-		if !tokenForm.MatchString(c.Token) {
+		if !isToken(c.Token) {
 			return errors.New("certificate: the token of a challenge is malformed")
 		}
 		if err := os.Remove(filepath.Join(h.Directory, c.Token)); !errors.Is(err, fs.ErrNotExist) {
@@ -130,7 +132,7 @@ func (b acmeIssuer) withdraw(ctx context.Context, c acme.Challenge) error {
 
 // write puts the answer where the web server finds it: as a whole, or not at all.
 func (h HTTP01) write(c acme.Challenge) error {
-	if !tokenForm.MatchString(c.Token) {
+	if !isToken(c.Token) {
 		return errors.New("certificate: the token of a challenge is malformed")
 	}
 	hint := "Keyturn must be able to write there, and the web server to read"

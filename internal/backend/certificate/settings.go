@@ -130,9 +130,16 @@ var keyTypes = []string{ecdsaP256, ecdsaP384, rsa2048, rsa3072, rsa4096}
 const maxNames = 100 // what Let's Encrypt takes in one certificate
 
 var (
-	labels   = `[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9])?`
-	nameForm = regexp.MustCompile(`^(\*\.)?(` + labels + `\.)*` + labels + `$`)
+	label    = `[a-z0-9_]([a-z0-9_-]*[a-z0-9])?`
+	nameForm = regexp.MustCompile(`^(\*\.)?(` + label + `\.)*` + label + `$`)
 )
+
+// isName reports whether a text is a DNS name, maybe with a wildcard: how long its parts may
+// be, RFC 1035 says. A pattern that counts would be compiled for long, by each run.
+func isName(text string) bool {
+	return nameForm.MatchString(text) && len(text) <= 253 &&
+		!slices.ContainsFunc(strings.Split(text, "."), func(label string) bool { return len(label) > 63 })
+}
 
 type faultFunc func(path, tip, format string, args ...any)
 
@@ -219,7 +226,7 @@ func (s Settings) checkNames(fault faultFunc) {
 	for i, n := range s.Names {
 		switch {
 		case net.ParseIP(n) != nil && net.ParseIP(n).String() == n:
-		case !nameForm.MatchString(n) || len(n) > 253 || net.ParseIP(n) != nil || onlyDigits(n):
+		case !isName(n) || net.ParseIP(n) != nil || onlyDigits(n):
 			fault(fmt.Sprintf("names.%d", i), "write a DNS name in small letters (others than a-z as xn--…), *.NAME, or an IP address", "this is no name that a certificate can have")
 		}
 		if slices.Contains(s.Names[:i], n) {

@@ -24,6 +24,7 @@ func TestSection(t *testing.T) {
 	for name, text := range map[string]string{
 		"a folder":        withFolder,
 		"a program":       good + "  http-01: {hook: [/usr/bin/answer, x], env: [DNS_TOKEN]}\n",
+		"long names":      strings.Replace(withFolder, "[orders.example.com]", "["+strings.Repeat("a", 63)+".example, "+strings.Repeat("a.", 126)+"a]", 1),
 		"a customer":      withFolder + "  external-account: {id: kid-1, key: {from-env: M}}\n",
 		"a record":        good + "  dns-01: {hook: [/usr/bin/answer], wait: 30s}\n",
 		"everything":      withFolder + "  agree-terms: true\n  contact: [ops@example.com]\n  ca: ca.pem\n  profile: shortlived\nroots: r.pem\nkey-type: rsa-3072\nprobe: [\"tls://tasks.orders_web:8443\", \"tls://[::1]:443\"]\ncrl: http://ca/crl\nadopt: a.pem\n",
@@ -76,6 +77,10 @@ func TestBadSection(t *testing.T) {
 		"capital letters":      {names("[" + strings.ToUpper(canary) + "]"), "names.0", "no name that a certificate can have"},
 		"other letters":        {names("[münchen.example]"), "names.0", "no name that a certificate can have"},
 		"half an address":      {names("[192.0.2]"), "names.0", "no name that a certificate can have"},
+		"a label of 64":        {names("[" + strings.Repeat("a", 64) + ".example]"), "names.0", "no name that a certificate can have"},
+		"a name of 254":        {names("[" + strings.Repeat("a.", 126) + "aa]"), "names.0", "no name that a certificate can have"},
+		"a long key's name":    {withFolder + "  external-account: {id: " + strings.Repeat("k", 257) + ", key: {from-env: M}}\n", "acme.external-account.id", "cannot be the name of a key"},
+		"a long variable":      {good + "  http-01: {hook: [/a], env: [" + strings.Repeat("V", 129) + "]}\n", "acme.http-01.env.0", "cannot be the name of a variable"},
 		"named twice":          {names("[a.example, a.example]"), "names.1", "stands there twice"},
 		"too many":             {names("[" + strings.Repeat("a.example, ", 100) + "b.example]"), "", "more than 100 names"},
 		"a wildcard by HTTP":   {names(`["*.example.com"]`), "acme.http-01", "by a DNS record alone"},
