@@ -134,6 +134,8 @@ const inDocker = `1 0 0:50 / / rw,relatime - overlay overlay rw
 3 1 0:52 / /dev/shm rw - tmpfs shm rw
 4 1 8:1 /srv/key\040turn /var/lib/key\040turn rw - ext4 /dev/sda1 rw
 5 1 8:1 /w /github/workspace rw - ext4 /dev/sda1 rw
+6 3 0:30 /runner/state /dev/shm/state rw - tmpfs tmpfs rw
+7 4 0:53 / /var/lib/key\040turn/scratch rw - tmpfs tmpfs rw
 `
 
 func TestLasting(t *testing.T) {
@@ -143,6 +145,8 @@ func TestLasting(t *testing.T) {
 		"/var/lib/keyturn/journal.jsonl":   "in the container",
 		"/var/lib/key turns/journal.jsonl": "in the container",
 		"/dev/shm/journal.jsonl":           "in the container",
+		"/dev/shm/state/journal.jsonl":     "",
+		"/var/lib/key turn/scratch/j":      "in the container",
 		"/github/home/.local/journal":      "for one job",
 		"/github/../var/lib/journal":       "in the container",
 	} {

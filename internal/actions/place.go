@@ -26,6 +26,7 @@ func Lasting(root fs.FS, file string) (string, error) {
 		return "", fmt.Errorf("looking what is mounted: %w", err)
 	}
 	defer mounts.Close()
+	deepest, lasts := "/", false
 	scan := bufio.NewScanner(mounts)
 	for scan.Scan() {
 		fields := strings.Fields(scan.Text())
@@ -33,12 +34,15 @@ func Lasting(root fs.FS, file string) (string, error) {
 			continue
 		}
 		at := unescape(fields[4])
-		if at != "/" && (file == at || strings.HasPrefix(file, at+"/")) && !volatile(fields) {
-			return "", nil
+		if at != "/" && (file == at || strings.HasPrefix(file, at+"/")) && len(at) >= len(deepest) {
+			deepest, lasts = at, !volatile(fields)
 		}
 	}
 	if err := scan.Err(); err != nil {
 		return "", fmt.Errorf("looking what is mounted: %w", err)
+	}
+	if lasts {
+		return "", nil
 	}
 	return "in the container, which is gone when it ends", nil
 }
@@ -53,11 +57,12 @@ func inContainer(root fs.FS) bool {
 	return false
 }
 
-// volatile reports whether a mount is gone with its container.
+// volatile reports whether a mount is gone with its container: see proc_pid_mountinfo(5). A
+// part of a file system in memory is mounted from outside, where it lasts longer.
 func volatile(fields []string) bool {
 	for i, field := range fields {
 		if field == "-" && i+1 < len(fields) {
-			return fields[i+1] == "tmpfs" || fields[i+1] == "proc" || fields[i+1] == "sysfs"
+			return fields[i+1] == "tmpfs" && fields[3] == "/" || fields[i+1] == "proc" || fields[i+1] == "sysfs"
 		}
 	}
 	return false

@@ -19,21 +19,23 @@ import (
 
 // A watch keeps what could be read of keyturn's processes while they ran.
 type watch struct {
-	mu    sync.Mutex
-	texts map[string]string // by what it is
-	stop  chan struct{}
-	done  sync.WaitGroup
+	mark   string            // that stands in their command line
+	others map[string]bool   // the processes that are not ours
+	texts  map[string]string // by what it is
+	stop   chan struct{}
+	done   sync.WaitGroup
 }
 
-// watchProcesses samples command lines and environments of our children.
-func watchProcesses() *watch {
-	w := &watch{texts: map[string]string{}, stop: make(chan struct{})}
+// watchProcesses samples command lines and environments of those of our children that are
+// started with something in their command line.
+func watchProcesses(mark string) *watch {
+	w := &watch{mark: mark, others: map[string]bool{}, texts: map[string]string{}, stop: make(chan struct{})}
 	w.done.Go(func() {
 		for {
 			select {
 			case <-w.stop:
 				return
-			case <-time.After(2 * time.Millisecond):
+			case <-time.After(5 * time.Millisecond):
 				w.sample()
 			}
 		}
@@ -42,20 +44,25 @@ func watchProcesses() *watch {
 }
 
 func (w *watch) sample() {
-	stats, _ := filepath.Glob("/proc/[0-9]*/stat") // the pattern is well formed
-	for _, stat := range stats {
-		b, err := os.ReadFile(stat)
-		_, after, _ := strings.Cut(string(b), ") ")
-		if f := strings.Fields(after); err != nil || len(f) < 2 || f[1] != strconv.Itoa(os.Getpid()) {
+	all, _ := os.ReadDir("/proc") // what cannot be read has ended
+	for _, entry := range all {
+		pid := entry.Name()
+		if w.others[pid] || strings.Trim(pid, "0123456789") != "" {
 			continue
 		}
-		dir := filepath.Dir(stat)
-		line, _ := os.ReadFile(dir + "/cmdline") // it may have ended
-		env, _ := os.ReadFile(dir + "/environ")
-		w.mu.Lock()
-		w.texts["the command line of "+dir] += string(line)
-		w.texts["the environment of "+dir] = string(env)
-		w.mu.Unlock()
+		b, err := os.ReadFile("/proc/" + pid + "/stat")
+		_, after, _ := strings.Cut(string(b), ") ")
+		if f := strings.Fields(after); err != nil || len(f) < 2 || f[1] != strconv.Itoa(os.Getpid()) {
+			w.others[pid] = true
+			continue
+		}
+		line, _ := os.ReadFile("/proc/" + pid + "/cmdline")
+		if !strings.Contains(string(line), w.mark) {
+			continue // of another test, or about to be ours
+		}
+		env, _ := os.ReadFile("/proc/" + pid + "/environ")
+		w.texts["the command line of "+pid] = string(line)
+		w.texts["the environment of "+pid] = string(env)
 	}
 }
 
@@ -89,11 +96,12 @@ func TestNoValueLeaks(t *testing.T) {
 	s.env = append(s.env, "TMPDIR="+temp)
 	logged, err := pg.LogText() // the set-up's own statements hold passwords
 	s.must(err)
-	w := watchProcesses()
+	w, runs := watchProcesses(s.config), 0
 	values := map[string]bool{}
 	var said []string
 	run := func(env []string, args ...string) {
 		t.Helper()
+		runs++
 		r := s.runWith(env, append(args, "-v")...)
 		said = append(said, r.stdout, r.stderr)
 		for _, v := range s.values() {
@@ -127,6 +135,9 @@ func TestNoValueLeaks(t *testing.T) {
 	run(nil, "rotate", "--wait", s.name)
 	run(nil, "status", "-o", "json")
 	seen := w.end()
+	if len(seen) < 2*runs { // of each its command line and its environment
+		t.Errorf("of %d processes %d texts were read", runs, len(seen))
+	}
 	p := s.status()
 	s.finished(p.Current)
 

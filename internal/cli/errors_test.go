@@ -208,7 +208,7 @@ func (s *shop) normal(text string) string {
 		{`took [\d.]+m?s:`, "took SECONDS:"},
 		{`\bhost ".*?"`, `host "HOST"`},
 		{`on [^ ]+, since`, "on HOST, since"},
-		{`/tmp/[^" ]*/`, "/tmp/"},
+		{regexp.QuoteMeta(filepath.Dir(os.TempDir())) + `/[^" ]*/`, "/tmp/"},
 		{`current time \S+`, "current time NOW"},
 		{`is \d+s old`, "is SECONDS old"},
 	} {

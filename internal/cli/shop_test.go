@@ -244,7 +244,7 @@ func (s *shop) startLoadAt(at *testserver.Postgres) *load {
 	l.done.Go(func() {
 		for ctx.Err() == nil {
 			l.login(ctx, source, base)
-			time.Sleep(150 * time.Millisecond)
+			time.Sleep(250 * time.Millisecond)
 		}
 	})
 	return l

@@ -68,9 +68,14 @@ func TestOnePrincipal(t *testing.T) {
 		f.must(produce(current))
 		f.must(produce(old))
 		token := f.token(old.Client)
+		old = connect(last, password) // which must log in again soon, but not during the end
+		f.must(produce(old))
+		began := time.Now()
 		f.must(b.End(t.Context(), last, rotation.ToRetire))
 		ended := time.Now()
-		f.must(produce(old)) // which is what Preflight and Warnings are for
+		if err := produce(old); err != nil && time.Since(began) < lasts/2 { // which is what Preflight and Warnings are for
+			t.Errorf("a client that is connected cannot go on right after the end of its password: %v", err)
+		}
 		for err = nil; err == nil && time.Since(ended) < 3*lasts; time.Sleep(100 * time.Millisecond) {
 			err = produce(old)
 			f.must(produce(current))
