@@ -55,7 +55,7 @@ func (c *kafkaShop) uses() (stop func() (tried int, failures []string)) {
 		if c.one {
 			user, mechanism = c.name, user
 		}
-		client := c.k.ClientBy(c.t, mechanism, user, string(password), kgo.ProducerLinger(0))
+		client := c.k.ClientBy(c.t, mechanism, user, string(password), kgo.ProducerLinger(0), kgo.AlwaysRetryEOF()) // a broker may die in this moment
 		defer client.Close()
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute) // with a broker down, the others must agree first
 		defer cancel()

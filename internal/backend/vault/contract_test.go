@@ -66,6 +66,7 @@ func breakable(t *testing.T, server *testserver.Vault) rotationtest.Setup {
 				for _, i := range most {
 					server.Kill(i)
 				}
+				f.unled()
 				return func() {
 					for _, i := range most {
 						f.must(server.Start(i))
