@@ -101,7 +101,7 @@ func agentError(s server, doing string, err error) error {
 		return refused(`give the administrator's token agent_prefix "" { policy = "write" } too`, "%s: %s: Permission denied", s.url, doing)
 	}
 	wrapped := wrap(s.url, doing, err)
-	if _, status := refusal(err); status == 0 {
+	if _, status := refusal(err); status == 0 && !errors.Is(err, errBehind) {
 		return rotation.Errorf(rotation.Unknown, "bring the agent back, or take it out of agents: if it is gone for good; it may have the token of before", "%w", wrapped)
 	}
 	return wrapped

@@ -2,6 +2,7 @@ package consul
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -113,11 +114,33 @@ func (c *cluster) anyServer(ctx context.Context, doing string, ask func(context.
 	return remote.InTurn(ctx, c.servers, func(s server) error { return wrap(s.url, doing, c.once(ctx, s.api, ask)) })
 }
 
-// once asks with a time of its own.
+// once asks with a time of its own. Within it a server that was started a moment ago, and does not
+// know the administrator yet, is asked again.
 func (c *cluster) once(ctx context.Context, client *api.Client, ask func(context.Context, *api.Client) error) error {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
-	return ask(ctx, client)
+	for {
+		err := ask(ctx, client)
+		if !isStranger(err) {
+			return err
+		}
+		if by, problem := leader(ctx, client); problem != nil || by == nil {
+			return cmp.Or(problem, err)
+		}
+		if pause(ctx, 50*time.Millisecond) != nil {
+			return errBehind
+		}
+	}
+}
+
+// leader returns the token that asks, as the leader knows it once all of its log is read: nil
+// if it knows none. Until then a server knows the tokens of its last snapshot alone.
+func leader(ctx context.Context, client *api.Client) (*api.ACLToken, error) {
+	t, _, err := client.ACL().TokenReadSelf((&api.QueryOptions{RequireConsistent: true}).WithContext(ctx))
+	if isUnknown(err) {
+		return nil, nil
+	}
+	return t, err
 }
 
 // find returns the token with an accessor, as the leader knows it; nil if there is none.

@@ -46,6 +46,22 @@ func isAbsent(err error) bool {
 	return status == http.StatusNotFound || status == http.StatusForbidden && (strings.Contains(text, textAbsent) || strings.Contains(text, textExpired))
 }
 
+// isUnknown reports whether a token that asked is not known.
+func isUnknown(err error) bool {
+	text, status := refusal(err)
+	return status == http.StatusForbidden && strings.Contains(text, textUnknown)
+}
+
+// isStranger is isUnknown, of any question but for the token itself or another object: those
+// may be what is not there.
+func isStranger(err error) bool {
+	text, _ := refusal(err)
+	return isUnknown(err) && !strings.Contains(text, "does not exist") && !strings.Contains(text, textExpired)
+}
+
+// errBehind is that a server does not know, for as long as it was asked, who the leader knows.
+var errBehind = errors.New("it does not know the administrator's token yet, and the leader does")
+
 // wrap returns an error of Consul with what was being done, a class and a hint. What
 // Consul refused was not done; without an answer, or with one of a Consul that has no leader
 // or too much to do, nothing is known.
@@ -59,6 +75,8 @@ func wrap(url, doing string, err error) error {
 	}
 	text, status := refusal(err)
 	switch {
+	case errors.Is(err, errBehind):
+		return rotation.Errorf(rotation.Unknown, "was it started a moment ago? run it again; is it part of the cluster? see: consul operator raft list-peers", "%s%s: %w", at, doing, err)
 	case status == 0:
 		return rotation.Errorf(rotation.Unknown, "is it running, and can it be reached from here?", "%s%s: %s", at, doing, remote.Cause(err))
 	case status == http.StatusForbidden && strings.Contains(text, textDenied):

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
-	"strings"
 
 	"github.com/hashicorp/consul/api"
 
@@ -25,6 +24,7 @@ const (
 	codeUnknown = "acl-not-found"
 	codeOther   = "other-token"
 	codeMixed   = "not-yet"
+	codeBehind  = "behind"
 )
 
 // ProbeSpec says how to try a version. It does no I/O.
@@ -40,7 +40,8 @@ func (b *Backend) ProbeSpec(v rotation.Version) rotation.ProbeSpec {
 // answered by a server, from its own state; the second by the agent, from what it
 // remembers of the token.
 //
-// Only "ACL not found", to both, is Dead. A token that is not the one of the spec is Unfit.
+// Only "ACL not found", to both, is Dead, and only if the leader says it, too: a server that was
+// started a moment ago knows nobody before it has read its log. A token that is not the one of the spec is Unfit.
 // Where one of the two knows it and the other does not, it is about to be known or
 // forgotten: Inconclusive, as all else is that is not success.
 func Login(ctx context.Context, spec rotation.ProbeSpec, m rotation.Material) rotation.ProbeResult {
@@ -100,7 +101,14 @@ func try(ctx context.Context, spec rotation.ProbeSpec, settings probeSettings, e
 	case err != nil && !byAgent:
 		r.Reason = reasonOf(err)
 	case byServer && byAgent:
-		r.Answer, r.Code, r.Reason = rotation.Dead, codeUnknown, "it does not know the token"
+		switch by, err := leader(ctx, client); {
+		case err != nil:
+			r.Reason = "it does not know the token, and of the leader nothing is known: " + reasonOf(err)
+		case by != nil:
+			r.Code, r.Reason = codeBehind, "it does not know the token yet, and the leader does: it was started a moment ago, or is cut off"
+		default:
+			r.Answer, r.Code, r.Reason = rotation.Dead, codeUnknown, "it does not know the token"
+		}
 	case byServer != byAgent:
 		r.Code, r.Reason = codeMixed, "the agent and its servers do not agree yet whether the token is known"
 	case known && self.AccessorID != spec.Identity:
@@ -109,12 +117,6 @@ func try(ctx context.Context, spec rotation.ProbeSpec, settings probeSettings, e
 		r.Answer = rotation.Alive
 	}
 	return r
-}
-
-// isUnknown reports whether a token that asked is not known.
-func isUnknown(err error) bool {
-	text, status := refusal(err)
-	return status == http.StatusForbidden && strings.Contains(text, textUnknown)
 }
 
 // reasonOf says why nothing is known, and holds no value: of an answer, its status alone.

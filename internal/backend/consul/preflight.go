@@ -46,7 +46,7 @@ func (b *Backend) Preflight(ctx context.Context, cred rotation.Credential) error
 func (c *cluster) another(ctx context.Context, v rotation.Version) error {
 	var self *api.ACLToken
 	err := c.anyServer(ctx, "looking at the administrator's token", func(ctx context.Context, client *api.Client) (err error) {
-		self, _, err = client.ACL().TokenReadSelf((&api.QueryOptions{}).WithContext(ctx))
+		self, _, err = client.ACL().TokenReadSelf((&api.QueryOptions{RequireConsistent: true}).WithContext(ctx))
 		return err
 	})
 	if err == nil && self.AccessorID == v.Identity {
