@@ -37,30 +37,29 @@ credentials:
 // uses produces with what the directory holds, on a new connection each time, until it is told
 // to stop; it returns how often, and what failed.
 func (c *kafkaShop) uses() (stop func() (tried int, failures []string)) {
-	return again(200*time.Millisecond, func() (bool, error) {
-		dir, err := filepath.EvalSymlinks(filepath.Join(c.root, c.name, "current"))
-		if err != nil {
-			return true, err
-		}
-		field, _ := c.turning()
-		turning, err := os.ReadFile(filepath.Join(dir, field))
-		if err != nil {
-			return true, err
-		}
-		password, err := os.ReadFile(filepath.Join(dir, "password"))
-		if err != nil {
-			return true, err
-		}
-		user, mechanism := string(turning), "SCRAM-SHA-512"
-		if c.one {
-			user, mechanism = c.name, user
-		}
-		client := c.k.ClientBy(c.t, mechanism, user, string(password), kgo.ProducerLinger(0), kgo.AlwaysRetryEOF()) // a broker may die in this moment
-		defer client.Close()
-		ctx, cancel := context.WithTimeout(context.Background(), time.Minute) // with a broker down, the others must agree first
-		defer cancel()
-		return true, client.ProduceSync(ctx, &kgo.Record{Topic: c.name, Value: []byte("x")}).FirstErr()
-	})
+	return again(200*time.Millisecond, func() (bool, error) { return true, c.inOverlap(c.produce) })
+}
+
+// produce produces with the version in a directory.
+func (c *kafkaShop) produce(dir string) error {
+	field, _ := c.turning()
+	turning, err := os.ReadFile(filepath.Join(dir, field))
+	if err != nil {
+		return err
+	}
+	password, err := os.ReadFile(filepath.Join(dir, "password"))
+	if err != nil {
+		return err
+	}
+	user, mechanism := string(turning), "SCRAM-SHA-512"
+	if c.one {
+		user, mechanism = c.name, user
+	}
+	client := c.k.ClientBy(c.t, mechanism, user, string(password), kgo.ProducerLinger(0), kgo.AlwaysRetryEOF()) // a broker may die in this moment
+	defer client.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute) // with a broker down, the others must agree first
+	defer cancel()
+	return client.ProduceSync(ctx, &kgo.Record{Topic: c.name, Value: []byte("x")}).FirstErr()
 }
 
 // TestCrashKafka kills keyturn before and after every record and every effect of a rotation, and

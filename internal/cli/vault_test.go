@@ -140,16 +140,18 @@ func (v *vaultShop) login(secretID string, keep bool) error {
 func (v *vaultShop) uses() (stop func() (tried int, failures, met []string)) {
 	var met []string
 	ended := again(50*time.Millisecond, func() (bool, error) {
-		b, err := os.ReadFile(filepath.Join(v.root, v.name, "current", "secret_id"))
-		if err != nil {
-			return true, err
-		}
-		value := string(b)
-		fresh := len(met) == 0 || met[len(met)-1] != value
-		if fresh {
-			met = append(met, value)
-		}
-		return true, v.login(value, fresh)
+		return true, v.inOverlap(func(dir string) error {
+			b, err := os.ReadFile(filepath.Join(dir, "secret_id"))
+			if err != nil {
+				return err
+			}
+			value := string(b)
+			fresh := len(met) == 0 || met[len(met)-1] != value
+			if fresh {
+				met = append(met, value)
+			}
+			return v.login(value, fresh)
+		})
 	})
 	return func() (int, []string, []string) {
 		tried, failures := ended()
