@@ -141,7 +141,7 @@ func TestLanguagesRotate(t *testing.T) {
 			}
 			await := func(user string) {
 				t.Helper()
-				for end := time.Now().Add(30 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+				for end := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
 					users, failed := logins()
 					if len(failed) > 0 || time.Now().After(end) {
 						t.Fatalf("waiting for a login of %s: %v, failed: %q", user, users, failed)

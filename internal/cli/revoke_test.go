@@ -157,7 +157,7 @@ func TestRevokeAll(t *testing.T) {
 func TestRevokeOnSwarm(t *testing.T) {
 	journey(t)
 	t.Parallel()
-	k := newStack(t, servers.postgres.Get(t), []string{"overlap: 24h", "rollout: {monitor: 1s, health-timeout: 20s, timeout: 90s}"})
+	k := newStack(t, servers.postgres.Get(t), []string{"overlap: 24h", "rollout: {monitor: 1s, health-timeout: 60s, timeout: 240s}"})
 	k.ok("adopt", k.name)
 	before := k.inspect().Version.Index
 	got := k.revokes(0, k.name)

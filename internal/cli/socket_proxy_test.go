@@ -74,7 +74,7 @@ func (k *stack) startSocketProxy() *socketProxy {
 		reading.Wait()
 		_ = cmd.Wait()
 	})
-	for end := time.Now().Add(10 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
 		conn, err := net.Dial("unix", p.socket)
 		if err == nil {
 			k.must(conn.Close())

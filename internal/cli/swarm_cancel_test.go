@@ -11,7 +11,7 @@ import (
 // and the next run goes on from what has become of that update.
 func TestSwarmCancellation(t *testing.T) {
 	t.Parallel()
-	k := newStack(t, servers.postgres.Get(t), []string{"overlap: 1h", "rollout: {monitor: 5s, health-timeout: 20s, timeout: 90s}"})
+	k := newStack(t, servers.postgres.Get(t), []string{"overlap: 1h", "rollout: {monitor: 5s, health-timeout: 60s, timeout: 240s}"})
 	k.ok("adopt", k.name)
 	k.ok("prepare", k.name)
 	k.ok("validate", k.name)

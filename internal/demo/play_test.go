@@ -94,7 +94,7 @@ func TestStoppedDemoLeavesNothing(t *testing.T) {
 			if code := cmd.ProcessState.ExitCode(); s == syscall.SIGINT && code != 130 {
 				t.Errorf("the stopped demo ended with status %d, want 130; it said %s", code, said)
 			}
-			deadline := time.Now().Add(20 * time.Second)
+			deadline := time.Now().Add(time.Minute)
 			for len(left(t, folder)) > 0 && time.Now().Before(deadline) {
 				time.Sleep(50 * time.Millisecond)
 			}

@@ -70,7 +70,7 @@ func checkClosed(t *testing.T, port uint32) {
 	t.Helper()
 	socket := fmt.Sprintf("00000000:%04X", port)
 	var table []byte
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
 		var err error
 		if table, err = os.ReadFile("/proc/net/udp"); err != nil {
 			t.Fatal(err)

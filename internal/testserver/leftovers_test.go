@@ -146,7 +146,7 @@ func (o owned) left(t *testing.T) []string {
 // mustGo fails the test unless all of it goes away soon.
 func (o owned) mustGo(t *testing.T, when string) {
 	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for len(o.left(t)) > 0 && time.Now().Before(deadline) {
 		time.Sleep(50 * time.Millisecond)
 	}

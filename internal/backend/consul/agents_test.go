@@ -81,7 +81,7 @@ func (f *agentFixture) use(accessor string) {
 		}
 		id := fmt.Sprintf("web%d", serial.Add(1))
 		f.must(f.dc.CallAt(context.Background(), i, "", http.MethodPut, "/v1/agent/service/register", map[string]string{"Name": id}, nil))
-		for end := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		for end := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
 			var found []any
 			f.must(f.dc.Call(context.Background(), http.MethodGet, "/v1/catalog/service/"+id, nil, &found))
 			if len(found) > 0 {

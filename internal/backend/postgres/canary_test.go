@@ -108,7 +108,7 @@ func TestLoggedLockWaitHoldsNoVerifier(t *testing.T) {
 	done := make(chan error, 1)
 	go func() { done <- b.Arm(ctx, v, m, time.Now().Add(time.Hour)) }()
 	var log string
-	for end := time.Now().Add(10 * time.Second); time.Now().Before(end) && !strings.Contains(log, "still waiting for"); time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end) && !strings.Contains(log, "still waiting for"); time.Sleep(20 * time.Millisecond) {
 		if log, err = f.server.LogText(); err != nil {
 			t.Fatal(err)
 		}

@@ -211,7 +211,7 @@ func TestConcurrentAlter(t *testing.T) {
 		}
 		done := make(chan error, 1)
 		go func() { done <- call.do() }()
-		for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 			if f.text("select count(*)::text from pg_locks where not granted") != "0" {
 				break
 			}

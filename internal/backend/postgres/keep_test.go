@@ -23,7 +23,7 @@ func (f *fixture) sessionsOf() string {
 // left waits until a session of the administrator is gone, as it is a moment after its end.
 func (f *fixture) left(pids string) {
 	f.t.Helper()
-	for end := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
 		now := strings.Fields(f.sessionsOf())
 		if !slices.ContainsFunc(strings.Fields(pids), func(pid string) bool { return slices.Contains(now, pid) }) {
 			return

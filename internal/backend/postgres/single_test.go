@@ -338,7 +338,7 @@ func TestSingleStandby(t *testing.T) {
 	standby := f.withStandby(t)
 	x, ctx := f.single(), context.Background()
 	v1 := rotation.Version{Credential: "orders-db", Number: 1, Identity: f.role}
-	for end := time.Now().Add(10 * time.Second); ; time.Sleep(50 * time.Millisecond) { // until the standby has the set-up
+	for end := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) { // until the standby has the set-up
 		if _, err := x.Observe(ctx, v1); err == nil {
 			break
 		} else if time.Now().After(end) {

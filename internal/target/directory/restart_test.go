@@ -163,7 +163,7 @@ func TestRestartOutlivesTheWatching(t *testing.T) {
 	if _, err := os.Stat(done); err == nil {
 		t.Error("Move waited for the command")
 	}
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
 		if _, err := os.Stat(done); err == nil {
 			return
 		}

@@ -78,7 +78,7 @@ func TestMoveWithAnotherRollout(t *testing.T) {
 		t.Fatalf("Move where no second task fits = %v, want an error of class Unknown", err)
 	}
 	s.update(s.placement.Service, func(spec *engineapi.ServiceSpec) { spec.UpdateConfig.MaxFailureRatio = 0.25 })
-	s.placement.Rollout.Order, s.placement.Rollout.Timeout = "stop-first", 40*time.Second
+	s.placement.Rollout.Order, s.placement.Rollout.Timeout = "stop-first", 3*time.Minute
 	report, err := s.target.Move(s.ctx(), s.shift(v2, nil, before, v1, v2))
 	s.must(err)
 	if r := report.Services[0]; !r.Updated {

@@ -248,7 +248,7 @@ func (s *stage) nothingLeft() {
 	// The tasks of a service that was removed go a moment later; those of a job, on
 	// engines before 24, never.
 	var left []string
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(200 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(200 * time.Millisecond) {
 		tasks, err := s.client.TaskList(s.Context(), engineapi.TaskListOptions{})
 		s.must(err)
 		left = nil

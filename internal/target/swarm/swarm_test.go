@@ -94,7 +94,7 @@ func newStage(t *testing.T) *stage {
 		File:    map[string]string{"PASSWORD_FILE": "password"},
 		Env:     map[string]string{"APP_USER": "username"},
 		Mounts:  rotation.Switch,
-		Rollout: rotation.Rollout{Order: "start-first", Parallelism: 1, Monitor: time.Second, HealthTimeout: 10 * time.Second, Timeout: 40 * time.Second},
+		Rollout: rotation.Rollout{Order: "start-first", Parallelism: 1, Monitor: time.Second, HealthTimeout: time.Minute, Timeout: 3 * time.Minute},
 	}
 	s.retarget()
 	t.Cleanup(s.clean)
@@ -202,9 +202,9 @@ func (s *stage) settled(name string) {
 
 func (s *stage) eventually(ok func() bool) {
 	s.Helper()
-	for end := time.Now().Add(30 * time.Second); !ok(); time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); !ok(); time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(end) {
-			s.Fatal("waited 30 s in vain")
+			s.Fatal("waited a minute in vain")
 		}
 	}
 }
