@@ -101,7 +101,7 @@ func newManaged(t *testing.T, change ...func(*certificate.Settings, *certificate
 	k := testserver.NewCertManager(t, 2, "orders.test")
 	s := certificate.Settings{Names: []string{"orders.test"}, Roots: "roots.pem", Probe: k.Probe(), Trigger: "cert-manager",
 		CertManager: &certificate.CertManager{API: k.URL(), CA: "ca.pem", Token: secret.Source{Env: "TOKEN"}, Namespace: k.Namespace, Certificate: k.Name, Wait: "2s"}}
-	o := certificate.Options{Credential: "orders", Roots: k.Roots(), Overlap: time.Hour, Options: remote.Options{CA: k.CA(), Timeout: 2 * time.Second, Getenv: func(string) string { return k.Token }}}
+	o := certificate.Options{Credential: "orders", Roots: k.Roots(), Overlap: time.Hour, Options: remote.Options{CA: k.CA(), Timeout: 6 * time.Second, Getenv: func(string) string { return k.Token }}}
 	for _, c := range change {
 		c(&s, &o)
 	}

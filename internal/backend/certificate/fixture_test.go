@@ -68,7 +68,7 @@ type made struct {
 func (f *fixture) backend(change ...func(made)) *certificate.Backend {
 	f.t.Helper()
 	s := f.settings()
-	o := certificate.Options{Credential: f.name, Roots: f.pebble.Roots(), Overlap: time.Hour, Options: remote.Options{CA: f.pebble.CA(), Patience: 5 * time.Second, Timeout: 2 * time.Second,
+	o := certificate.Options{Credential: f.name, Roots: f.pebble.Roots(), Overlap: time.Hour, Options: remote.Options{CA: f.pebble.CA(), Patience: 15 * time.Second, Timeout: 6 * time.Second,
 		Getenv: func(name string) string {
 			if name != accountVariable {
 				return ""

@@ -225,7 +225,7 @@ func TestRolloverOnStepCA(t *testing.T) {
 	}
 	k := &keyring{fixture: &fixture{t: t, name: "orders"}, folder: filepath.Join(t.TempDir(), "orders"), directory: ca.Directory()}
 	k.must(os.Mkdir(k.folder, 0o755))
-	a, err := certificate.NewAccountKey(k.settings(), certificate.Options{Credential: k.name, Options: remote.Options{CA: roots, Timeout: 2 * time.Second, Getenv: func(string) string { return "" }}})
+	a, err := certificate.NewAccountKey(k.settings(), certificate.Options{Credential: k.name, Options: remote.Options{CA: roots, Timeout: 6 * time.Second, Getenv: func(string) string { return "" }}})
 	k.must(err)
 	b := stored{a, k}
 	v1, m1 := b.first()

@@ -82,7 +82,7 @@ func (k *keyring) settings() certificate.Settings {
 func (k *keyring) backend(change ...func(made)) stored {
 	k.t.Helper()
 	s := k.settings()
-	o := certificate.Options{Credential: k.name, Options: remote.Options{CA: k.pebble.CA(), Timeout: 2 * time.Second, Getenv: func(string) string { return "" }}}
+	o := certificate.Options{Credential: k.name, Options: remote.Options{CA: k.pebble.CA(), Timeout: 6 * time.Second, Getenv: func(string) string { return "" }}}
 	for _, c := range change {
 		c(made{&s, &o})
 	}

@@ -29,7 +29,7 @@ func TestContractOnStepCA(t *testing.T) {
 		b, err := certificate.New(certificate.Settings{Names: []string{"orders.test"}, Roots: "roots.pem", CRL: ca.CRL(),
 			ACME: &certificate.ACME{Directory: ca.Directory(), Account: secret.Source{Env: accountVariable}, AgreeTerms: true, CA: "ca.pem", HTTP01: &certificate.HTTP01{Directory: ca.Challenges()}}},
 			certificate.Options{Credential: "orders", Roots: roots, Overlap: time.Hour,
-				Options: remote.Options{CA: roots, Patience: 5 * time.Second, Timeout: 2 * time.Second, Getenv: func(string) string { return key }}})
+				Options: remote.Options{CA: roots, Patience: 15 * time.Second, Timeout: 6 * time.Second, Getenv: func(string) string { return key }}})
 		if err != nil {
 			t.Fatal(err)
 		}
