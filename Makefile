@@ -61,7 +61,7 @@ test: servers
 
 faults: servers
 	KEYTURN_FAULTS=all KEYTURN_JOURNEYS=all $(STATIC) test -trimpath -exec $(CURDIR)/.ci/as-root -count=1 -timeout 60m \
-		-run "FaultMatrix|Failover|EngineRestarts|LeaderIsKilled|NodeIsCutOff|CannotAnswer|SwarmUn|ValidationFails|Outage|WithoutGitHub|Cancel|BetweenPhases|ReleaseAmid|FullDisk|ClocksThatDiffer|Limits|MemberDown|GossipMembers|Contract|AgentDown|ServerDown|CertificateFaults|AccountKeyFaults|Rollover(LostAnswer|Elsewhere|Refused)|CertManagerFaults|VaultSeal|KeysUnanswered|ConsulThroughSwarm|VaultThroughSwarm" \
+		-run "FaultMatrix|Failover|EngineRestarts|LeaderIsKilled|NodeIsCutOff|CannotAnswer|SwarmUn|ValidationFails|Outage|WithoutGitHub|Cancel|BetweenPhases|ReleaseAmid|FullDisk|ClocksThatDiffer|Limits|MemberDown|GossipMembers|Contract|AgentDown|ServerDown|ThatStarts|CertificateFaults|AccountKeyFaults|Rollover(LostAnswer|Elsewhere|Refused)|CertManagerFaults|VaultSeal|KeysUnanswered|ConsulThroughSwarm|VaultThroughSwarm" \
 		./internal/rotation ./internal/cli ./internal/backend/consul ./internal/backend/kafka ./internal/backend/vault ./internal/backend/certificate ./internal/target/... ./internal/journal/... ./internal/githubapp
 
 # Those that say journey(t), whole or in some of their ways (sampled).
