@@ -12,6 +12,7 @@ import (
 	"github.com/keyturn/keyturn/internal/backend/consul"
 	"github.com/keyturn/keyturn/internal/backend/remote"
 	"github.com/keyturn/keyturn/internal/rotation"
+	"github.com/keyturn/keyturn/internal/rotation/rotationtest"
 	"github.com/keyturn/keyturn/internal/secret"
 	"github.com/keyturn/keyturn/internal/testserver"
 )
@@ -22,30 +23,11 @@ func TestServerThatStarts(t *testing.T) {
 	dc := testserver.NewConsul(t, 3)
 	f := newFixture(t, dc)
 	b := f.backend()
-	v, err := b.Identify(t.Context(), f.version(1, rotation.Pending), nil)
-	f.must(err)
-	m, err := b.Draft(v)
-	f.must(err)
-	f.must(b.Arm(t.Context(), v, m, time.Time{}))
-	spec := b.ProbeSpec(v)
-	spec.Endpoints = dc.URLs()[2:]
-	for range 3 {
+	v, m := f.armed(b, 1)
+	rotationtest.AsItStarts(t, b, consul.Login, v, m, dc.URLs()[2], func() {
 		dc.Kill(2)
 		f.must(dc.Start(2))
-		for end := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
-			got := consul.Login(t.Context(), spec, m)
-			_, err := b.Observe(t.Context(), v)
-			if got.Answer == rotation.Dead || err != nil && rotation.ClassOf(err) != rotation.Unknown {
-				t.Fatalf("a server that starts: the token is %s (%s); as the administrator: %v", got.Answer, got.Reason, err)
-			}
-			if got.Answer == rotation.Alive && err == nil {
-				break
-			}
-			if time.Now().After(end) {
-				t.Fatalf("after a minute the token is %s (%s); as the administrator: %v", got.Answer, got.Reason, err)
-			}
-		}
-	}
+	})
 }
 
 // TestBehind puts a server in the place of the real one that knows nobody, as one that starts,

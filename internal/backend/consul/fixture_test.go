@@ -90,6 +90,17 @@ func (f *fixture) version(number int, state rotation.State) rotation.Version {
 	return rotation.Version{Credential: f.name, Number: number, State: state}
 }
 
+// armed is a version that was brought to be accepted.
+func (f *fixture) armed(b *consul.Backend, number int) (rotation.Version, rotation.Material) {
+	f.t.Helper()
+	v, err := b.Identify(f.t.Context(), f.version(number, rotation.Pending), nil)
+	f.must(err)
+	m, err := b.Draft(v)
+	f.must(err)
+	f.must(b.Arm(f.t.Context(), v, m, time.Time{}))
+	return v, m
+}
+
 // clean fails if a file holds one of the values.
 func (f *fixture) clean(path string, values ...string) {
 	f.t.Helper()

@@ -18,11 +18,7 @@ import (
 func TestAnswers(t *testing.T) {
 	f := newFixture(t, shared.Get(t))
 	b := f.backend()
-	v, err := b.Identify(t.Context(), f.version(1, rotation.Pending), nil)
-	f.must(err)
-	m, err := b.Draft(v)
-	f.must(err)
-	f.must(b.Arm(t.Context(), v, m, time.Time{}))
+	v, m := f.armed(b, 1)
 	other := f.token(map[string]any{"Description": "another", "Policies": links(f.policy)})
 	bare := f.token(map[string]any{"Description": "without any right"})
 	brief := f.token(map[string]any{"Description": "ends", "ExpirationTTL": "1m"})
