@@ -12,6 +12,7 @@ import (
 	"github.com/keyturn/keyturn/internal/backend/consul"
 	"github.com/keyturn/keyturn/internal/backend/remote"
 	"github.com/keyturn/keyturn/internal/rotation"
+	"github.com/keyturn/keyturn/internal/rotation/rotationtest"
 	"github.com/keyturn/keyturn/internal/secret"
 	"github.com/keyturn/keyturn/internal/testserver"
 )
@@ -93,12 +94,7 @@ func (f *fixture) version(number int, state rotation.State) rotation.Version {
 // armed is a version that was brought to be accepted.
 func (f *fixture) armed(b *consul.Backend, number int) (rotation.Version, rotation.Material) {
 	f.t.Helper()
-	v, err := b.Identify(f.t.Context(), f.version(number, rotation.Pending), nil)
-	f.must(err)
-	m, err := b.Draft(v)
-	f.must(err)
-	f.must(b.Arm(f.t.Context(), v, m, time.Time{}))
-	return v, m
+	return rotationtest.Armed(f.t, b, f.version(number, rotation.Pending))
 }
 
 // clean fails if a file holds one of the values.

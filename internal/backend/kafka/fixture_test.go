@@ -12,6 +12,7 @@ import (
 	"github.com/keyturn/keyturn/internal/backend/kafka"
 	"github.com/keyturn/keyturn/internal/backend/remote"
 	"github.com/keyturn/keyturn/internal/rotation"
+	"github.com/keyturn/keyturn/internal/rotation/rotationtest"
 	"github.com/keyturn/keyturn/internal/secret"
 	"github.com/keyturn/keyturn/internal/testserver"
 )
@@ -126,10 +127,5 @@ type drafter interface {
 // armed is a version that was brought to be accepted.
 func (f *fixture) armed(b drafter, number int, others ...rotation.Version) (rotation.Version, rotation.Material) {
 	f.t.Helper()
-	v, err := b.Identify(f.t.Context(), f.version(number, rotation.Pending), others)
-	f.must(err)
-	m, err := b.Draft(v)
-	f.must(err)
-	f.must(b.Arm(f.t.Context(), v, m, time.Time{}))
-	return v, m
+	return rotationtest.Armed(f.t, b, f.version(number, rotation.Pending), others...)
 }

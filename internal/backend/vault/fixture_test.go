@@ -13,6 +13,7 @@ import (
 	"github.com/keyturn/keyturn/internal/backend/remote"
 	"github.com/keyturn/keyturn/internal/backend/vault"
 	"github.com/keyturn/keyturn/internal/rotation"
+	"github.com/keyturn/keyturn/internal/rotation/rotationtest"
 	"github.com/keyturn/keyturn/internal/secret"
 	"github.com/keyturn/keyturn/internal/testserver"
 )
@@ -127,12 +128,7 @@ func (f *fixture) version(number int, state rotation.State) rotation.Version {
 // armed makes a version that is accepted.
 func (f *fixture) armed(b *vault.Backend, number int, others ...rotation.Version) (rotation.Version, rotation.Material) {
 	f.t.Helper()
-	v, err := b.Identify(f.t.Context(), f.version(number, rotation.Pending), others)
-	f.must(err)
-	m, err := b.Draft(v)
-	f.must(err)
-	f.must(b.Arm(f.t.Context(), v, m, time.Time{}))
-	return v, m
+	return rotationtest.Armed(f.t, b, f.version(number, rotation.Pending), others...)
 }
 
 // login logs in, and returns the token and whether it lives.

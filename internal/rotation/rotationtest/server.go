@@ -31,3 +31,24 @@ func AsItStarts(t *testing.T, b rotation.Backend, login rotation.Login, v rotati
 		}
 	}
 }
+
+// Armed brings a version to be accepted, without an expiry.
+func Armed(t testing.TB, b interface {
+	rotation.Backend
+	rotation.Drafter
+}, v rotation.Version, others ...rotation.Version,
+) (rotation.Version, rotation.Material) {
+	t.Helper()
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	v, err := b.Identify(t.Context(), v, others)
+	must(err)
+	m, err := b.Draft(v)
+	must(err)
+	must(b.Arm(t.Context(), v, m, time.Time{}))
+	return v, m
+}
