@@ -65,11 +65,16 @@ func (k *Kafka) User(t testing.TB, name, password string) {
 // broker knows it.
 func (k *Kafka) UserBy(t testing.TB, mechanism, name, password string) {
 	t.Helper()
-	const iterations = 4096
+	k.UserOf(t, mechanism, name, password, 4096)
+}
+
+// UserOf is UserBy, salted so often.
+func (k *Kafka) UserOf(t testing.TB, mechanism, name, password string, iterations int32) {
+	t.Helper()
 	m := scrams[mechanism]
 	salt := make([]byte, 24)
 	rand.Read(salt)
-	salted, err := pbkdf2.Key(m.hash, password, salt, iterations, m.size)
+	salted, err := pbkdf2.Key(m.hash, password, salt, int(iterations), m.size)
 	if err != nil {
 		t.Fatal(err)
 	}

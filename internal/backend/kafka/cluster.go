@@ -163,6 +163,13 @@ func every[T any](ctx context.Context, c *cluster, doing string, try func(contex
 // until tries again until every broker says yes, or patience ends. Late says of one what it
 // does not do yet.
 func (c *cluster) until(ctx context.Context, doing, late string, try func(context.Context, broker) (bool, error)) error {
+	return c.untilAfter(ctx, doing, late, try, nothing)
+}
+
+func nothing() error { return nil }
+
+// untilAfter is until, with something that is done before brokers are asked again.
+func (c *cluster) untilAfter(ctx context.Context, doing, late string, try func(context.Context, broker) (bool, error), before func() error) error {
 	for deadline := time.Now().Add(c.patience); ; {
 		yes, _, err := every(ctx, c, doing, try)
 		if err != nil {
@@ -179,19 +186,22 @@ func (c *cluster) until(ctx context.Context, doing, late string, try func(contex
 		if err := remote.Pause(ctx, 50*time.Millisecond); err != nil {
 			return wrap("", doing, err)
 		}
+		if err := before(); err != nil {
+			return err
+		}
 	}
 }
 
 // accepts waits until every broker takes the login that c is asked with. One that did not hear of
-// the value yet refuses it.
-func (c *cluster) accepts(ctx context.Context, doing string) error {
-	return c.until(ctx, doing, "it is still refused", func(ctx context.Context, b broker) (bool, error) {
+// the value yet refuses it; before it is asked again, something is done.
+func (c *cluster) accepts(ctx context.Context, doing string, before func() error) error {
+	return c.untilAfter(ctx, doing, "it is still refused", func(ctx context.Context, b broker) (bool, error) {
 		_, err := ask[*kmsg.MetadataResponse](ctx, b, noTopics())
 		if errors.Is(err, kerr.SaslAuthenticationFailed) {
 			return false, nil
 		}
 		return true, err
-	})
+	}, before)
 }
 
 // noTopics asks who the brokers are.

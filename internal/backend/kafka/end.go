@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/keyturn/keyturn/internal/rotation"
 	"github.com/keyturn/keyturn/internal/secret"
@@ -104,10 +105,18 @@ func (t *turn) overwrite(ctx context.Context, c *cluster, v rotation.Version, ha
 	mark := int32(endedMark + v.Number)
 	has[mechanisms[s.mechanism]] = 0
 	all := slices.Sorted(maps.Keys(has))
-	for _, mechanism := range all {
-		if err := c.set(ctx, s.principal, mechanism, mark, value); err != nil {
-			return err
+	var written time.Time
+	write := func() error {
+		for _, mechanism := range all {
+			if err := c.set(ctx, s.principal, mechanism, mark, value); err != nil {
+				return err
+			}
 		}
+		written = time.Now()
+		return nil
+	}
+	if err := write(); err != nil {
+		return err
 	}
 	err := c.until(ctx, fmt.Sprintf("ending %q", v.Identity), late, func(ctx context.Context, at broker) (bool, error) {
 		h, err := credentials(s.principal)(ctx, at)
@@ -124,7 +133,15 @@ func (t *turn) overwrite(ctx context.Context, c *cluster, v rotation.Version, ha
 		return err
 	}
 	defer owner.close()
-	if err := owner.accepts(ctx, fmt.Sprintf("looking whether %q has its last value", v.Identity)); err != nil {
+	// What a run before this one wrote, to a broker that stood still, may have come after it: then
+	// it is written once more.
+	err = owner.accepts(ctx, fmt.Sprintf("looking whether %q has its last value", v.Identity), func() error {
+		if time.Since(written) < c.patience/5 {
+			return nil
+		}
+		return write()
+	})
+	if err != nil {
 		return err
 	}
 	return owner.endTokens(ctx, s.principal)

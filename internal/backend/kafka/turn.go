@@ -245,7 +245,7 @@ func (t *turn) accepted(ctx context.Context, v rotation.Version, value secret.Va
 		return err
 	}
 	defer c.close()
-	return c.accepts(ctx, fmt.Sprintf("logging in as %q", v.Identity))
+	return c.accepts(ctx, fmt.Sprintf("logging in as %q", v.Identity), nothing)
 }
 
 // ProbeSpec says how to try a version. It does no I/O.
