@@ -81,7 +81,7 @@ func wrap(url, doing string, err error) error {
 		return rotation.Errorf(rotation.Unknown, "is it running, and can it be reached from here?", "%s%s: %s", at, doing, remote.Cause(err))
 	case status == http.StatusForbidden && strings.Contains(text, textDenied):
 		return rotation.Errorf(rotation.Refused, `give the administrator's token a policy with acl = "write"`, "%s%s: %w", at, doing, err)
-	case status == http.StatusForbidden && strings.Contains(text, textUnknown):
+	case isUnknown(err):
 		return rotation.Errorf(rotation.Refused, "is it the token of this datacenter, and was it deleted?", "%s%s: Consul does not know the administrator's token: %w", at, doing, err)
 	case status == http.StatusTooManyRequests, status >= http.StatusInternalServerError && !isFinal(text):
 		return rotation.Errorf(rotation.Unknown, "has the cluster a leader? see: consul operator raft list-peers", "%s%s: %w", at, doing, err)

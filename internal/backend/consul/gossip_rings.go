@@ -256,7 +256,7 @@ func gossipError(s server, doing string, err error) error {
 		return wrap(s.url, doing, err)
 	case strings.Contains(text, textPlain):
 		return refused("give every agent a key first: encrypt, see https://developer.hashicorp.com/consul/docs/security/encryption", "%s: %s: the gossip is not encrypted", s.url, doing)
-	case status == http.StatusForbidden && strings.Contains(text, textUnknown):
+	case isUnknown(err):
 		return refused("is it the token of this datacenter, and was it deleted?", "%s: %s: Consul does not know the administrator's token", s.url, doing)
 	case status == http.StatusForbidden:
 		return refused(`give the administrator's token a policy with keyring = "write" and node_prefix "" { policy = "read" }`, "%s: %s: Permission denied", s.url, doing)

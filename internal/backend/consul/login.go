@@ -41,7 +41,8 @@ func (b *Backend) ProbeSpec(v rotation.Version) rotation.ProbeSpec {
 // remembers of the token.
 //
 // Only "ACL not found", to both, is Dead, and only if the leader says it, too: a server that was
-// started a moment ago knows nobody before it has read its log. A token that is not the one of the spec is Unfit.
+// started a moment ago knows nobody before it has read its log. A token that is not the one of
+// the spec is Unfit.
 // Where one of the two knows it and the other does not, it is about to be known or
 // forgotten: Inconclusive, as all else is that is not success.
 func Login(ctx context.Context, spec rotation.ProbeSpec, m rotation.Material) rotation.ProbeResult {

@@ -119,13 +119,8 @@ func (f *fixture) version(number int, state rotation.State) rotation.Version {
 	return rotation.Version{Credential: f.name, Number: number, State: state}
 }
 
-type drafter interface {
-	rotation.Backend
-	rotation.Drafter
-}
-
 // armed is a version that was brought to be accepted.
-func (f *fixture) armed(b drafter, number int, others ...rotation.Version) (rotation.Version, rotation.Material) {
+func (f *fixture) armed(b rotationtest.Drafting, number int, others ...rotation.Version) (rotation.Version, rotation.Material) {
 	f.t.Helper()
 	return rotationtest.Armed(f.t, b, f.version(number, rotation.Pending), others...)
 }

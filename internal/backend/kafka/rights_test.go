@@ -16,6 +16,7 @@ import (
 
 	"github.com/keyturn/keyturn/internal/backend/kafka"
 	"github.com/keyturn/keyturn/internal/rotation"
+	"github.com/keyturn/keyturn/internal/rotation/rotationtest"
 	"github.com/keyturn/keyturn/internal/testserver"
 )
 
@@ -185,7 +186,7 @@ func TestRestartAfterTheEnd(t *testing.T) {
 	f := newFixture(t, k)
 	want := map[string]rotation.Answer{}
 	probes := map[string]func() rotation.ProbeResult{}
-	for name, b := range map[string]drafter{"principals": f.backend(), "mechanisms": f.mechanisms()} {
+	for name, b := range map[string]rotationtest.Drafting{"principals": f.backend(), "mechanisms": f.mechanisms()} {
 		old, m1 := f.armed(b, 1)
 		old.State = rotation.Current
 		next, m2 := f.armed(b, 2, old)

@@ -32,12 +32,14 @@ func AsItStarts(t *testing.T, b rotation.Backend, login rotation.Login, v rotati
 	}
 }
 
-// Armed brings a version to be accepted, without an expiry.
-func Armed(t testing.TB, b interface {
+// A Drafting backend makes its values itself.
+type Drafting interface {
 	rotation.Backend
 	rotation.Drafter
-}, v rotation.Version, others ...rotation.Version,
-) (rotation.Version, rotation.Material) {
+}
+
+// Armed brings a version to be accepted, without an expiry.
+func Armed(t testing.TB, b Drafting, v rotation.Version, others ...rotation.Version) (rotation.Version, rotation.Material) {
 	t.Helper()
 	must := func(err error) {
 		t.Helper()
